@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+# One non-recursive Makefile. Everything built goes to $(O); V=1 shows the commands.
+# A folder of sources becomes one archive; NAME_main.c becomes the program ssdtf-NAME;
+# tests/test_NAME.c becomes $(O)/tests/test_NAME.
+
+O ?= build
+V ?= 0
+.DELETE_ON_ERROR:
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2))
+
+# --- compiler ----------------------------------------------------------------------------------
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PKG_CONFIG ?= pkg-config
+OPT ?= -O2 -g
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wpointer-arith -Wwrite-strings -Wvla -Wundef -Wcast-qual -Wno-unused-parameter \
+	-Wno-missing-field-initializers -Wimplicit-fallthrough -Wswitch
+HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE -fno-strict-overflow
+ifneq ($(SANITIZE),)
+HARDEN := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -fPIE
+LDSAN := -fsanitize=$(SANITIZE)
+endif
+CPPFLAGS_ALL := -I. -D_GNU_SOURCE $(CPPFLAGS)
+CFLAGS_ALL := -std=gnu11 $(OPT) $(WARN) $(HARDEN) $(CFLAGS)
+LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now,--as-needed $(LDSAN) $(LDFLAGS)
+
+# Each folder's own needs. libssdtf (userspace/client/lib) is plain C99.
+CFLAGS_userspace/client/lib := -std=c99
+pkgs = $(shell $(PKG_CONFIG) $(1) $(2) 2>/dev/null)
+CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
+
+# --- what there is -----------------------------------------------------------------------------
+# Layers, lowest first: a folder may include itself and what is named behind it.
+# tools/lint reads these lines too.
+LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
+	userspace/core userspace/manager userspace/client/lib userspace/client
+DEPS_userspace/base := bpf
+DEPS_userspace/mqtt := userspace/base
+DEPS_userspace/crypto := userspace/base bpf
+DEPS_userspace/bundle := userspace/crypto userspace/base bpf
+DEPS_hsm := userspace/crypto userspace/base
+DEPS_userspace/broker := userspace/mqtt userspace/bundle userspace/crypto userspace/base bpf
+DEPS_userspace/core := userspace/broker hsm userspace/mqtt userspace/bundle userspace/crypto \
+	userspace/base bpf
+DEPS_userspace/manager := hsm userspace/bundle userspace/crypto userspace/base
+DEPS_userspace/client/lib := userspace/bundle userspace/crypto userspace/base bpf
+DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto userspace/base bpf
+
+LIBS_userspace/crypto := -lcrypto
+LIBS_hsm := $(call pkgs,--libs,p11-kit-1)
+LIBS_userspace/broker :=
+LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lpthread
+LIBS_userspace/manager := -lsqlite3
+LIBS_userspace/client := -lmosquitto
+
+archive = $(O)/lib/lib$(subst /,-,$(1)).a
+# Archives of a folder and all beneath it, in link order, and their libraries.
+archives = $(foreach d,$(1) $(filter-out bpf,$(DEPS_$(1))),$(call archive,$(d)))
+libs = $(sort $(LIBS_$(1)) $(foreach d,$(DEPS_$(1)),$(LIBS_$(d))))
+
+MAINS := $(wildcard $(addsuffix /*_main.c,$(LAYERS)))
+PROGRAMS := $(foreach m,$(MAINS),$(O)/ssdtf-$(patsubst %_main.c,%,$(notdir $(m))))
+TEST_NAMES := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c tests/vectors.c))
+FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps demo check lint format asan tsan fuzz fuzzers install clean tests
+
+all: $(PROGRAMS) $(O)/libssdtf.a ## build the programs and libssdtf.a
+tests: all ## build the test programs too
+
+help: ## this list
+	@echo 'Targets (V=1 shows commands, O=DIR builds elsewhere):'
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' Makefile
+
+# --- rules -------------------------------------------------------------------------------------
+$(O)/obj/%.o: %.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_$(patsubst %/,%,$(dir $<))) -MMD -MP \
+		-c -o $@ $<
+
+define folder
+SOURCES_$(1) := $$(filter-out %_main.c,$$(wildcard $(1)/*.c))
+# The folder itself is among the prerequisites: a source that goes away must leave the archive.
+$$(call archive,$(1)): $$(patsubst %.c,$(O)/obj/%.o,$$(SOURCES_$(1))) $$(wildcard $(1))
+	$$(call say,AR,$$@)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)rm -f $$@ && ar rcs $$@ $$(filter %.o,$$^)
+
+$$(patsubst $(1)/%_main.c,$(O)/ssdtf-%,$$(wildcard $(1)/*_main.c)): \
+		$(O)/ssdtf-%: $(O)/obj/$(1)/%_main.o $$(call archives,$(1))
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$(LDFLAGS_ALL) -o $$@ $$^ $$(call libs,$(1)) $$(LDLIBS)
+endef
+$(foreach d,$(LAYERS),$(eval $(call folder,$(d))))
+
+# What a device links: libssdtf and what it stands on, in one archive.
+$(O)/libssdtf.a: $(call archives,userspace/client/lib)
+	$(call say,AR,$@)
+	$(Q)rm -rf $@ $(O)/obj/libssdtf && mkdir -p $(O)/obj/libssdtf
+	$(Q)printf 'create %s\n' $@ > $(O)/obj/libssdtf/mri
+	$(Q)printf 'addlib %s\n' $^ >> $(O)/obj/libssdtf/mri
+	$(Q)printf 'save\nend\n' >> $(O)/obj/libssdtf/mri
+	$(Q)ar -M < $(O)/obj/libssdtf/mri
+
+# Tests: each names the folder it tests, and links that folder and all beneath it. One that is not
+# named here is not built, and lint says so.
+TEST_OF_test_base := userspace/base
+TEST_OF_test_mqtt := userspace/mqtt
+TEST_OF_test_trie := userspace/mqtt
+TEST_OF_test_crypto := userspace/crypto
+TEST_OF_vectors := userspace/crypto
+TEST_OF_test_bundle := userspace/bundle
+TEST_OF_test_hsm := hsm
+TEST_OF_test_token := hsm
+TEST_OF_test_broker := userspace/broker
+TEST_OF_test_core := userspace/core
+TEST_OF_test_manager := userspace/manager
+TEST_OF_test_client := userspace/client/lib
+LIBS_vectors := -ljansson
+# Other sources of tests/ that a test links: names, or patterns of names.
+WITH_test_broker := fake_*
+
+CFLAGS_tests := $(CFLAGS_hsm)
+TESTS := $(foreach t,$(TEST_NAMES),$(if $(TEST_OF_$(t)),$(O)/tests/$(t)))
+tests: $(TESTS)
+
+.SECONDEXPANSION:
+with = $(patsubst %.c,$(O)/obj/%.o,$(wildcard $(WITH_$(1):%=tests/%.c)))
+$(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(O)/obj/tests/harness.o $$(call with,$$*) \
+		$$(call archives,$$(TEST_OF_$$*))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ \
+		$(call libs,$(TEST_OF_$*)) $(LIBS_$*) $(LDLIBS)
+
+# A fuzzer says in its own text what it links ("FUZZ_OF: folder"). tests/fuzz/run makes these, with
+# clang.
+fuzz_of = $(shell sed -n 's|^.*FUZZ_OF: *\([a-z/]*\).*|\1|p' tests/fuzz/$(1).c)
+fuzzers: $(FUZZERS)
+$(FUZZERS): $(O)/tests/fuzz/%: $(O)/obj/tests/fuzz/%.o $$(call with,$$*) \
+		$$(call archives,$$(call fuzz_of,$$*))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ \
+		$(call libs,$(call fuzz_of,$*)) $(LDLIBS)
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
+
+# --- jobs --------------------------------------------------------------------------------------
+# The jobs call make again after deps, so that pkg-config is asked when the packages are there; on
+# every core, unless the caller chose a number.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+AGAIN = +$(Q)$(MAKE) --no-print-directory $(JOBS)
+
+deps: ## install what a fresh Debian 12 lacks (needs root)
+	$(Q)tools/deps
+
+demo: deps ## the main job: devices, gateway and receivers on this machine, in a minute
+	$(AGAIN) all
+	$(Q)O=$(O) tools/demo
+
+check: deps ## build and run every test (TAP)
+	$(AGAIN) tests
+	$(Q)O=$(O) tests/run
+
+asan: deps ## the tests under the address and undefined-behaviour sanitizers
+	$(AGAIN) O=$(O)/asan SANITIZE=address,undefined OPT='-O1 -g' tests
+	$(Q)O=$(O)/asan tests/run
+
+tsan: deps ## the threaded tests under the thread sanitizer
+	$(AGAIN) O=$(O)/tsan SANITIZE=thread OPT='-O1 -g' tests
+	$(Q)O=$(O)/tsan tests/run test_core test_crypto
+
+lint: deps ## layering, banned calls, function length, formatting, cppcheck
+	$(Q)tools/lint
+
+format: ## put every C file into house style
+	$(Q)git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r clang-format -i
+
+fuzz: deps ## run each fuzzer for FUZZ_SECONDS (30)
+	$(Q)O=$(O) tests/fuzz/run
+
+PREFIX ?= /usr/local
+install: all ## install programs, libssdtf, headers and docs under PREFIX
+	$(Q)DESTDIR='$(DESTDIR)' tools/install '$(O)' '$(PREFIX)'
+
+clean: ## remove what was built
+	$(Q)test ! -e '$(O)/.git' && rm -rf '$(O)'
