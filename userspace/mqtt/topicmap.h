@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A map from topic names to what its user keeps for each (a retained message), which can be asked
+ * by filter: the trie the other way round (trie.h draws the tree; here an entry hangs at the node
+ * where its topic ends).
+ *
+ * Filters match as there: a/# gives a too, no wildcard in a filter's first level gives topics that
+ * begin with '$' [MQTT-4.7.2-1]. Topics may have any number of levels; a filter with more than
+ * TRIE_LEVELS_MAX, which trie_add refuses, finds nothing.
+ *
+ * The map owns its nodes and allocates in topicmap_put alone. Entries are their owner's memory, and
+ * must be removed before it goes. One thread.
+ */
+#ifndef SSDTF_MQTT_TOPICMAP_H
+#define SSDTF_MQTT_TOPICMAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "userspace/base/bytes.h"
+
+struct topicmap;
+struct topicmap_node;
+
+/* Embedded in what is kept. */
+struct topicmap_entry {
+	struct topicmap_node *node; /* NULL: in no map */
+};
+
+/* hash_key: random, kept from peers. NULL: no memory. */
+struct topicmap *topicmap_new(const uint8_t hash_key[16]) must_check;
+/* NULL is fine. Entries still in it are taken out. */
+void topicmap_free(struct topicmap *m);
+
+/*
+ * entry becomes what topic, a mqtt_topic_name_ok, has. *ret_old is what it had, out of the map now,
+ * or NULL. The entry is in no map yet. -ENOMEM, and then nothing has changed.
+ */
+int topicmap_put(struct topicmap *m, struct bytes topic, struct topicmap_entry *entry,
+		 struct topicmap_entry **ret_old) must_check;
+/* What topic has, or NULL. */
+struct topicmap_entry *topicmap_get(struct topicmap *m, struct bytes topic);
+/* Also frees the nodes that nothing needs any more. */
+void topicmap_remove(struct topicmap *m, struct topicmap_entry *entry);
+
+/* Its topic into out, where room is enough for it. Returns the topic's length. */
+size_t topicmap_topic(const struct topicmap_entry *entry, uint8_t *out, size_t room);
+
+/*
+ * Calls each once for every entry whose topic the filter matches, in no order. each must not add to
+ * or remove from this map. Costs the nodes below what '+' and '#' leave open.
+ */
+void topicmap_match(struct topicmap *m, struct bytes filter,
+		    void (*each)(void *ctx, struct topicmap_entry *entry), void *ctx);
+
+/* Nodes in use: 0 when the last entry is gone. */
+size_t topicmap_nodes(const struct topicmap *m);
+
+#endif
