@@ -50,7 +50,7 @@ DEPS_userspace/client/lib := userspace/bundle userspace/crypto userspace/base bp
 DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto userspace/base bpf
 
 LIBS_userspace/crypto := -lcrypto
-LIBS_hsm := $(call pkgs,--libs,p11-kit-1)
+LIBS_hsm :=
 LIBS_userspace/broker :=
 LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lpthread
 LIBS_userspace/manager := -lsqlite3
@@ -117,13 +117,22 @@ TEST_OF_vectors := userspace/crypto
 TEST_OF_test_bundle := userspace/bundle
 TEST_OF_test_hsm := hsm
 TEST_OF_test_token := hsm
+TEST_OF_test_hsmd := hsm
 TEST_OF_test_broker := userspace/broker
+TEST_OF_test_broker_auth := userspace/broker
+TEST_OF_test_broker_ingress := userspace/broker
+TEST_OF_test_broker_delivery := userspace/broker
+TEST_OF_test_broker_walk := userspace/broker
 TEST_OF_test_core := userspace/core
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_client := userspace/client/lib
 LIBS_vectors := -ljansson
 # Other sources of tests/ that a test links: names, or patterns of names.
 WITH_test_broker := fake_*
+WITH_test_broker_auth := fake_*
+WITH_test_broker_ingress := fake_*
+WITH_test_broker_delivery := fake_*
+WITH_test_broker_walk := fake_*
 
 CFLAGS_tests := $(CFLAGS_hsm)
 TESTS := $(foreach t,$(TEST_NAMES),$(if $(TEST_OF_$(t)),$(O)/tests/$(t)))

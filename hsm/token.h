@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A PKCS#11 token in one session and one thread; token.c is the only includer of pkcs11.h and needs
+ * no more of a module than C_GetFunctionList. Used by ssdtf-hsmd (the gateway's keys) and
+ * ssdtf-admin (the manager's own token). One struct token a process: the module is its alone.
+ *
+ * Objects on a gateway's token, by CKA_LABEL:
+ *   "ssdtf-sign"    P-256 key pair, private half sensitive, not extractable, SIGN only
+ *   "ssdtf-unwrap"  RSA-3072 key pair, UNWRAP only, ALLOWED_MECHANISMS {RSA_PKCS_OAEP},
+ *                   CKA_UNWRAP_TEMPLATE {EC private key, of the session, private, sensitive, not
+ *                   extractable, DERIVE=1, SIGN=0, MODIFIABLE=0, COPYABLE=0}
+ * on the manager's:
+ *   "ssdtf-manager" P-256 key pair as above
+ *   "ssdtf-store"   AES-256, ENCRYPT/DECRYPT only (CKM_AES_GCM), for scope scalars at rest
+ *
+ * Why the template: encryption to the unwrapping key hides a conversion key from nobody who holds
+ * the PIN, since C_UnwrapKey gives the new object whatever attributes its caller asks for, readable
+ * ones too. CKA_UNWRAP_TEMPLATE is part of the key, so the token refuses any other wish;
+ * MODIFIABLE=0 keeps it from being changed, DECRYPT=0 and ALLOWED_MECHANISMS close the ways round
+ * it.
+ *
+ * Errors: -ENODEV token or module not there (again later), -EACCES PIN refused (never again by
+ * itself), -EKEYREJECTED the same PIN was refused before and was not even tried, -ENOKEY no such
+ * object, -EEXIST, -EBADMSG a blob that does not unwrap or a sealed text that does not open,
+ * -EINVAL a request the token refuses for its form, -EBUSY the module is initialised by another
+ * part of this process, -EIO anything else; token_error() has the words (call, CKR name).
+ */
+#ifndef SSDTF_HSM_TOKEN_H
+#define SSDTF_HSM_TOKEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "userspace/base/bytes.h"
+#include "userspace/base/secret.h"
+#include "userspace/crypto/p256.h"
+
+#define TOKEN_LABEL_SIGN   "ssdtf-sign"
+#define TOKEN_LABEL_UNWRAP "ssdtf-unwrap"
+
+struct token;
+
+struct token_config {
+	const char *module;   /* path of the PKCS#11 module */
+	const char *label;    /* the token's label */
+	const char *pin_file; /* first line is the PIN; mode must not allow others */
+	/*
+	 * flock'd around initialise + login (processes that do so together find the token missing
+	 * now and then); NULL: none. It also keeps the note that a PIN was refused, so that no
+	 * other process and no restart tries that PIN file again until it is replaced or touched
+	 * (-EKEYREJECTED): tokens lock after a few wrong ones.
+	 */
+	const char *lock_file;
+	bool pin_credential; /* pin_file is a systemd credential: see pin.h */
+};
+
+/*
+ * Loads the module, reads the PIN, finds the token by label, logs in. Besides the above: -EPERM,
+ * -ENOENT and the like for a PIN file that may not or cannot be read.
+ */
+int token_open(const struct token_config *c, struct token **ret_t) must_check;
+void token_close(struct token *t);
+/* What went wrong last, for people: "C_Login: CKR_PIN_INCORRECT". Valid until the next call. */
+const char *token_error(const struct token *t);
+/* The words for a failed token_open (there is no token to ask). */
+const char *token_open_error(void);
+
+/* Key generation, inside the token. -EEXIST where the label is taken. */
+int token_generate_signing(struct token *t, const char *label,
+			   struct p256_point *ret_public) must_check;
+int token_generate_unwrapping(struct token *t, const char *label) must_check;
+int token_generate_store(struct token *t, const char *label) must_check;
+
+/*
+ * Does this token keep what the unwrapping key promises? Wraps a throw-away key in it and unwraps
+ * that as it should be, then in each readable form. 0; -ENOTSUP with the words where any of those
+ * was allowed, or where an attribute is not as token_generate_unwrapping() asks.
+ */
+int token_check_unwrapping(struct token *t, const char *label) must_check;
+
+/* Public halves. */
+int token_signing_public(struct token *t, const char *label,
+			 struct p256_point *ret_public) must_check;
+/* SubjectPublicKeyInfo DER of an RSA key; returns its length or an error (-ENOBUFS: no room). */
+#define TOKEN_SPKI_BYTES_MAX 600
+int token_unwrapping_public(struct token *t, const char *label, uint8_t *out,
+			    size_t room) must_check;
+
+int token_sign(struct token *t, const char *label, const uint8_t digest[P256_DIGEST_BYTES],
+	       uint8_t ret_sig[P256_SIG_BYTES]) must_check;
+
+/*
+ * A conversion key as a session object, tried once on the base point. Handles die with the session:
+ * -ENOKEY or -EIO from convert then, token_recover(), and the caller unwraps again. The point's
+ * being on the curve is the caller's to check: a token answers it as if it were broken itself.
+ */
+int token_unwrap(struct token *t, const char *label, struct bytes blob,
+		 unsigned long *ret_handle) must_check;
+int token_convert(struct token *t, unsigned long key, const uint8_t point[P256_POINT_BYTES],
+		  uint8_t ret_x[P256_X_BYTES]) must_check;
+void token_forget(struct token *t, unsigned long key);
+
+/* AES-256-GCM under a store key: out = 12-byte nonce || ciphertext || 16-byte tag. */
+#define TOKEN_STORE_OVERHEAD  28
+#define TOKEN_STORE_BYTES_MAX 4096 /* plain */
+int token_store_seal(struct token *t, const char *label, struct bytes aad, struct bytes plain,
+		     uint8_t *out) must_check;
+int token_store_open(struct token *t, const char *label, struct bytes aad, struct bytes sealed,
+		     uint8_t *out) must_check;
+
+/*
+ * The recovery ladder, one rung a call, after an error of convert/sign/unwrap: reopens the session,
+ * logs in again, or finalises and initialises the module (flock'd), as the last CKR asks for. After
+ * it, handles are void where *ret_handles_lost says so (set on failure too). 0: try again; -ENODEV:
+ * back off and call again; -EACCES, -EKEYREJECTED: stop for good.
+ */
+int token_recover(struct token *t, bool *ret_handles_lost) must_check;
+/* Finalise and initialise, on purpose, before what the module leaks has grown. Handles are void. */
+int token_recycle(struct token *t) must_check;
+
+#endif
