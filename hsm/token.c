@@ -15,6 +15,7 @@
 #define CRYPTOKI_GNU
 #include <p11-kit/pkcs11.h>
 
+#include "hsm/override.h"
 #include "hsm/token_impl.h"
 
 #define SLOTS_MAX	   64
@@ -248,6 +249,7 @@ static int find_slot(struct token *t, ck_slot_id_t *ret_slot)
 
 static int login(struct token *t, int lock_fd)
 {
+	bool dropped;
 	ck_rv_t rv;
 
 	if (refused_before(t, lock_fd)) {
@@ -255,7 +257,9 @@ static int login(struct token *t, int lock_fd)
 		token_say(t, "this PIN was refused before: not tried again until its file is new");
 		return -EKEYREJECTED;
 	}
+	dropped = override_drop();
 	rv = t->f->C_Login(t->session, CKU_USER, t->pin.text, t->pin.n);
+	override_restore(dropped);
 	if (rv == CKR_USER_ALREADY_LOGGED_IN)
 		return 0;
 	if (token_called(t, "C_Login", rv) == -EACCES)

@@ -70,6 +70,12 @@ int token_generate_signing(struct token *t, const char *label,
 			   struct p256_point *ret_public) must_check;
 int token_generate_unwrapping(struct token *t, const char *label) must_check;
 int token_generate_store(struct token *t, const char *label) must_check;
+/*
+ * Destroys every object of this label, on the token for good. For keys that were not used yet: what
+ * a killed generation leaves is half a pair, or an object without its value, and no label is free
+ * again until it is gone. 0 also where there is nothing.
+ */
+int token_destroy(struct token *t, const char *label) must_check;
 
 /*
  * Does this token keep what the unwrapping key promises? Wraps a throw-away key in it and unwraps

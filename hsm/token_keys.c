@@ -337,3 +337,41 @@ int token_generate_store(struct token *t, const char *label)
 	(void)t->f->C_CloseSession(rw); /* the key is the token's, not the session's */
 	return rc;
 }
+
+/* One that has the label; false where there is none. */
+static int find_labelled(struct token *t, const char *label, ck_object_handle_t *ret_handle,
+			 bool *ret_found)
+{
+	struct ck_attribute wanted[] = { ATTR_BYTES(CKA_LABEL, label, strlen(label)) };
+	unsigned long n = 0;
+	int rc = CALL(t, C_FindObjectsInit, t->session, wanted, ARRAY_SIZE(wanted));
+
+	if (rc)
+		return rc;
+	rc = CALL(t, C_FindObjects, t->session, ret_handle, 1, &n);
+	(void)t->f->C_FindObjectsFinal(t->session); /* an open search shows at the next one */
+	*ret_found = !rc && n == 1;
+	return rc;
+}
+
+int token_destroy(struct token *t, const char *label)
+{
+	ck_session_handle_t rw;
+	ck_object_handle_t object;
+	bool found = false;
+	int rc;
+
+	if (!t->usable)
+		return -ENODEV;
+	t->n_found = 0; /* the handles of these labels are void from now on */
+	rc = CALL(t, C_OpenSession, t->slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &rw);
+	if (rc)
+		return rc;
+	do {
+		rc = find_labelled(t, label, &object, &found);
+		if (!rc && found)
+			rc = CALL(t, C_DestroyObject, rw, object);
+	} while (!rc && found);
+	(void)t->f->C_CloseSession(rw); /* what was destroyed is so for good */
+	return rc;
+}

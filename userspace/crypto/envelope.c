@@ -8,7 +8,7 @@
 #include "userspace/crypto/context.h"
 #include "userspace/crypto/hash.h"
 
-#define MAGIC	       0x5d7f
+
 #define VERSION	       1
 #define BIND_LABEL     "ssdtf-bind-1"
 #define COMMIT_LABEL   "ssdtf-commit"
@@ -35,7 +35,7 @@ int envelope_parse(struct bytes payload, struct envelope *ret_env)
 	uint8_t suite;
 	bool fits;
 
-	fits = bytes_read_u16(&r) == MAGIC;
+	fits = bytes_read_u16(&r) == ENVELOPE_MAGIC;
 	fits &= bytes_read_u8(&r) == VERSION;
 	suite = bytes_read_u8(&r);
 	e.key_id = bytes_read_u32(&r);
@@ -154,7 +154,7 @@ int envelope_seal(struct envelope_sender *s, uint64_t counter, uint64_t time_ms,
 		return -EOVERFLOW;
 	envelope_bind(bytes_of(s->salt, sizeof(s->salt)), id, topic, bind);
 	p256_point_compress(&s->enc, enc);
-	bytes_write_u16(&w, MAGIC);
+	bytes_write_u16(&w, ENVELOPE_MAGIC);
 	bytes_write_u8(&w, VERSION);
 	bytes_write_u8(&w, (uint8_t)s->hpke.suite);
 	bytes_write_u32(&w, s->key_id);

@@ -19,6 +19,8 @@
 #include "userspace/crypto/hpke.h"
 #include "userspace/crypto/p256.h"
 
+#define ENVELOPE_MAGIC		  0x5d7f
+#define ENVELOPE_COUNTER_AT	  12
 #define ENVELOPE_AAD_BYTES	  44
 #define ENVELOPE_FIXED_BYTES	  126 /* up to and with level */
 #define ENVELOPE_BIND_BYTES	  16
