@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: MIT
+/*
+ * ssdtf-admin, the manager (PROTOCOL 1): enrols, grants, revokes, and signs what it hands out.
+ *
+ *   options.c ─> a row of commands[] ─> manager_open ─> one transaction ─> stdout, exit code
+ *
+ * Exit codes are those of sysexits.h; what went wrong is one line on stderr.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+
+#include "userspace/base/log.h"
+#include "userspace/manager/access.h"
+#include "userspace/manager/bundle_make.h"
+#include "userspace/manager/enrol.h"
+#include "userspace/manager/list.h"
+#include "userspace/manager/manager.h"
+#include "userspace/manager/options.h"
+#include "userspace/manager/party.h"
+#include "userspace/manager/revoke.h"
+#include "userspace/manager/scope.h"
+#include "userspace/manager/setup.h"
+
+/* --- what the commands call ---------------------------------------------------------------- */
+
+static int run_enrol(struct manager *m, const struct options *o, enum record_roles role)
+{
+	const struct enrol_party e = {
+		.id = o->text[OPTION_ID],
+		.role = role,
+		.public_file = o->text[OPTION_PUBLIC],
+		.encryption_file = o->text[OPTION_ENCRYPTION],
+		.generate = o->text[OPTION_GENERATE],
+		.clock = options_has(o, OPTION_NO_CLOCK) ? ENROL_NO_CLOCK
+			 : options_has(o, OPTION_CLOCK)	 ? ENROL_CLOCK
+							 : ENROL_CLOCK_AS_IS,
+	};
+
+	return enrol_party(m, &e);
+}
+
+static int run_enrol_device(struct manager *m, const struct options *o)
+{
+	return run_enrol(m, o, RECORD_ROLE_DEVICE);
+}
+
+static int run_enrol_receiver(struct manager *m, const struct options *o)
+{
+	return run_enrol(m, o, RECORD_ROLE_RECEIVER);
+}
+
+static int run_enrol_distributor(struct manager *m, const struct options *o)
+{
+	return run_enrol(m, o, RECORD_ROLE_DISTRIBUTOR);
+}
+
+static int run_enrol_manager(struct manager *m, const struct options *o)
+{
+	return run_enrol(m, o, RECORD_ROLE_MANAGER);
+}
+
+static int run_enrol_gateway(struct manager *m, const struct options *o)
+{
+	return enrol_gateway(m, o->text[OPTION_ID], o->text[OPTION_PUBLIC]);
+}
+
+static int run_scope_add(struct manager *m, const struct options *o)
+{
+	struct scope_terms t = {
+		.name = o->text[OPTION_NAME],
+		.n_filters = o->n_filters,
+		.suite = (uint8_t)o->number[OPTION_SUITE],
+		.valid_days = o->number[OPTION_VALID_DAYS],
+		.rekey_messages = o->number[OPTION_REKEY_MESSAGES],
+		.rekey_seconds = o->number[OPTION_REKEY_SECONDS],
+	};
+
+	memcpy(t.filters, o->filters, sizeof(t.filters));
+	return scope_add(m, &t);
+}
+
+static int run_scope_allow(struct manager *m, const struct options *o)
+{
+	return access_allow(m, o->text[OPTION_SCOPE], o->text[OPTION_DEVICE]);
+}
+
+static int run_scope_deny(struct manager *m, const struct options *o)
+{
+	return access_deny(m, o->text[OPTION_SCOPE], o->text[OPTION_DEVICE]);
+}
+
+static int run_grant(struct manager *m, const struct options *o)
+{
+	const struct access_grant g = {
+		.scope = o->text[OPTION_SCOPE],
+		.receiver = o->text[OPTION_RECEIVER],
+		.gateway = o->text[OPTION_GATEWAY],
+		.proof = !options_has(o, OPTION_NO_PROOF), /* PROTOCOL 4: required as a rule */
+		.valid_days = o->number[OPTION_VALID_DAYS],
+	};
+
+	return access_grant(m, &g);
+}
+
+static int run_revoke_grant(struct manager *m, const struct options *o)
+{
+	return revoke_grant(m, o->text[OPTION_SCOPE], o->text[OPTION_RECEIVER],
+			    o->text[OPTION_GATEWAY]);
+}
+
+static int run_revoke_device(struct manager *m, const struct options *o)
+{
+	return revoke_party(m, o->word, RECORD_ROLE_DEVICE);
+}
+
+static int run_revoke_receiver(struct manager *m, const struct options *o)
+{
+	return revoke_party(m, o->word, RECORD_ROLE_RECEIVER);
+}
+
+static int run_revoke_distributor(struct manager *m, const struct options *o)
+{
+	return revoke_party(m, o->word, RECORD_ROLE_DISTRIBUTOR);
+}
+
+static int run_revoke_manager(struct manager *m, const struct options *o)
+{
+	return revoke_party(m, o->word, RECORD_ROLE_MANAGER);
+}
+
+static int run_revoke_party(struct manager *m, const struct options *o)
+{
+	return revoke_party(m, o->word, PARTY_ANY_ROLE);
+}
+
+static int run_revoke_gateway(struct manager *m, const struct options *o)
+{
+	return revoke_gateway(m, o->word);
+}
+
+static struct bundle_terms bundle_terms_of(const struct options *o)
+{
+	return (struct bundle_terms){ .gateway = o->text[OPTION_GATEWAY],
+				      .valid_days = o->number[OPTION_VALID_DAYS] };
+}
+
+static int run_bundle_gateway(struct manager *m, const struct options *o)
+{
+	struct bundle_terms t = bundle_terms_of(o);
+
+	t.gateway = o->text[OPTION_ID];
+	return bundle_make_gateway(m, &t, o->text[OPTION_OUT]);
+}
+
+static int run_bundle_party(struct manager *m, const struct options *o)
+{
+	const struct bundle_terms t = bundle_terms_of(o);
+
+	return bundle_make_party(m, &t, o->text[OPTION_ID], o->text[OPTION_OUT]);
+}
+
+static int run_bundle_all(struct manager *m, const struct options *o)
+{
+	const struct bundle_terms t = bundle_terms_of(o);
+
+	return bundle_make_all(m, &t, o->text[OPTION_OUT_DIR]);
+}
+
+static int run_list_parties(struct manager *m, const struct options *o)
+{
+	return list_parties(m);
+}
+
+static int run_list_gateways(struct manager *m, const struct options *o)
+{
+	return list_gateways(m);
+}
+
+static int run_list_scopes(struct manager *m, const struct options *o)
+{
+	return list_scopes(m);
+}
+
+static int run_list_grants(struct manager *m, const struct options *o)
+{
+	return list_grants(m);
+}
+
+static int run_list_history(struct manager *m, const struct options *o)
+{
+	return list_history(m);
+}
+
+static int run_show_manager(struct manager *m, const struct options *o)
+{
+	return list_manager(m);
+}
+
+static int run_show_party(struct manager *m, const struct options *o)
+{
+	return list_party(m, o->word);
+}
+
+static int run_show_gateway(struct manager *m, const struct options *o)
+{
+	return list_gateway(m, o->word);
+}
+
+static int run_show_scope(struct manager *m, const struct options *o)
+{
+	return list_scope(m, o->word);
+}
+
+static int run_check(struct manager *m, const struct options *o)
+{
+	return list_check(m);
+}
+
+/* --- the commands -------------------------------------------------------------------------- */
+
+/* READS and WRITES run in a transaction of that kind; bundles begin and end their own. */
+enum how { HOW_SETS_UP, HOW_READS, HOW_WRITES, HOW_BUNDLES };
+
+#define B(o)	 OPTION_BIT(OPTION_##o)
+#define KEYS	 (B(PUBLIC) | B(GENERATE))
+#define PARTY	 (B(ID) | KEYS | B(CLOCK) | B(NO_CLOCK))
+#define USAGE(n) "ssdtf-admin " n
+
+static const struct command {
+	const char *name;
+	enum how how;
+	int (*run)(struct manager *m, const struct options *o); /* NULL: setup */
+	struct options_rules rules;
+} commands[] = {
+	{ "init",
+	  HOW_SETS_UP,
+	  NULL,
+	  { USAGE("init"), "Make the manager's keys in its token, and an empty registry.", NULL,
+	    B(ADOPT), B(MODULE) | B(TOKEN) | B(PIN_FILE), 0 } },
+	{ "enrol device",
+	  HOW_WRITES,
+	  run_enrol_device,
+	  { USAGE("enrol device"), "Enrol a sender.", NULL, PARTY, B(ID), KEYS } },
+	{ "enrol receiver",
+	  HOW_WRITES,
+	  run_enrol_receiver,
+	  { USAGE("enrol receiver"), "Enrol a receiver.", NULL, PARTY | B(ENCRYPTION), B(ID),
+	    KEYS } },
+	{ "enrol distributor",
+	  HOW_WRITES,
+	  run_enrol_distributor,
+	  { USAGE("enrol distributor"), "Enrol an upstream peer that converts already.", NULL,
+	    PARTY, B(ID), KEYS } },
+	{ "enrol manager",
+	  HOW_WRITES,
+	  run_enrol_manager,
+	  { USAGE("enrol manager"), "Enrol a client that reports are delivered to.", NULL, PARTY,
+	    B(ID), KEYS } },
+	{ "enrol gateway",
+	  HOW_WRITES,
+	  run_enrol_gateway,
+	  { USAGE("enrol gateway"), "Enrol a gateway by what `ssdtf-hsmd keygen` printed there.",
+	    NULL, B(ID) | B(PUBLIC), B(ID) | B(PUBLIC), 0 } },
+	{ "scope add",
+	  HOW_WRITES,
+	  run_scope_add,
+	  { USAGE("scope add"),
+	    "Make a scope: topic filters under one access decision, and its key.", NULL,
+	    B(NAME) | B(FILTER) | B(SUITE) | B(VALID_DAYS) | B(REKEY_MESSAGES) | B(REKEY_SECONDS),
+	    B(NAME) | B(FILTER), 0 } },
+	{ "scope allow",
+	  HOW_WRITES,
+	  run_scope_allow,
+	  { USAGE("scope allow"), "Let a device publish under a scope.", NULL, B(SCOPE) | B(DEVICE),
+	    B(SCOPE) | B(DEVICE), 0 } },
+	{ "scope deny",
+	  HOW_WRITES,
+	  run_scope_deny,
+	  { USAGE("scope deny"), "Let it no longer.", NULL, B(SCOPE) | B(DEVICE),
+	    B(SCOPE) | B(DEVICE), 0 } },
+	{ "grant",
+	  HOW_WRITES,
+	  run_grant,
+	  { USAGE("grant"), "Let a receiver read a scope, through one gateway.", NULL,
+	    B(SCOPE) | B(RECEIVER) | B(GATEWAY) | B(NO_PROOF) | B(VALID_DAYS),
+	    B(SCOPE) | B(RECEIVER), 0 } },
+	{ "revoke grant",
+	  HOW_WRITES,
+	  run_revoke_grant,
+	  { USAGE("revoke grant"), "Take a receiver's grants for a scope back.", NULL,
+	    B(SCOPE) | B(RECEIVER) | B(GATEWAY), B(SCOPE) | B(RECEIVER), 0 } },
+	{ "revoke device",
+	  HOW_WRITES,
+	  run_revoke_device,
+	  { USAGE("revoke device"), "Take the role of a device.", "ID", 0, 0, 0 } },
+	{ "revoke receiver",
+	  HOW_WRITES,
+	  run_revoke_receiver,
+	  { USAGE("revoke receiver"), "Take the role of a receiver, and all its grants.", "ID", 0,
+	    0, 0 } },
+	{ "revoke distributor",
+	  HOW_WRITES,
+	  run_revoke_distributor,
+	  { USAGE("revoke distributor"), "Take the role of a distributor.", "ID", 0, 0, 0 } },
+	{ "revoke manager",
+	  HOW_WRITES,
+	  run_revoke_manager,
+	  { USAGE("revoke manager"), "Take the role of a manager's client.", "ID", 0, 0, 0 } },
+	{ "revoke party",
+	  HOW_WRITES,
+	  run_revoke_party,
+	  { USAGE("revoke party"), "Take every role: the party is gone.", "ID", 0, 0, 0 } },
+	{ "revoke gateway",
+	  HOW_WRITES,
+	  run_revoke_gateway,
+	  { USAGE("revoke gateway"), "Take a gateway out, and all grants at it.", "ID", 0, 0, 0 } },
+	{ "bundle gateway",
+	  HOW_BUNDLES,
+	  run_bundle_gateway,
+	  { USAGE("bundle gateway"), "Sign what a gateway works by.", NULL,
+	    B(ID) | B(OUT) | B(VALID_DAYS), B(ID) | B(OUT), 0 } },
+	{ "bundle party",
+	  HOW_BUNDLES,
+	  run_bundle_party,
+	  { USAGE("bundle party"), "Sign what a party works by.", NULL,
+	    B(ID) | B(OUT) | B(GATEWAY) | B(VALID_DAYS), B(ID) | B(OUT), 0 } },
+	{ "bundle all",
+	  HOW_BUNDLES,
+	  run_bundle_all,
+	  { USAGE("bundle all"), "Sign the bundles of a gateway and of every party.", NULL,
+	    B(OUT_DIR) | B(GATEWAY) | B(VALID_DAYS), B(OUT_DIR), 0 } },
+	{ "list parties",
+	  HOW_READS,
+	  run_list_parties,
+	  { USAGE("list parties"), "One line a party.", NULL, 0, 0, 0 } },
+	{ "list gateways",
+	  HOW_READS,
+	  run_list_gateways,
+	  { USAGE("list gateways"), "One line a gateway.", NULL, 0, 0, 0 } },
+	{ "list scopes",
+	  HOW_READS,
+	  run_list_scopes,
+	  { USAGE("list scopes"), "One line a scope and epoch.", NULL, 0, 0, 0 } },
+	{ "list grants",
+	  HOW_READS,
+	  run_list_grants,
+	  { USAGE("list grants"), "One line a grant.", NULL, 0, 0, 0 } },
+	{ "list history",
+	  HOW_READS,
+	  run_list_history,
+	  { USAGE("list history"), "What was done, and when.", NULL, 0, 0, 0 } },
+	{ "show manager",
+	  HOW_READS,
+	  run_show_manager,
+	  { USAGE("show manager"), "The manager's key, token and last serial.", NULL, 0, 0, 0 } },
+	{ "show party",
+	  HOW_READS,
+	  run_show_party,
+	  { USAGE("show party"), "One party.", "ID", 0, 0, 0 } },
+	{ "show gateway",
+	  HOW_READS,
+	  run_show_gateway,
+	  { USAGE("show gateway"), "One gateway.", "ID", 0, 0, 0 } },
+	{ "show scope",
+	  HOW_READS,
+	  run_show_scope,
+	  { USAGE("show scope"), "One scope.", "NAME", 0, 0, 0 } },
+	{ "check",
+	  HOW_READS,
+	  run_check,
+	  { USAGE("check"), "Is the registry whole, and does the token open its keys?", NULL, 0, 0,
+	    0 } },
+};
+
+/* The list of commands for --help, in memory that lives as long as the program. */
+static char *help_text(void)
+{
+	char *text = NULL;
+	size_t n = 0;
+	FILE *f = open_memstream(&text, &n);
+
+	if (!f)
+		exit_with(EX_OSERR, "out of memory");
+	(void)fprintf(f, "The SSDTF/MQTT manager: who is who, who may publish, who may read.\v"
+			 "Commands (each has its own --help):\n");
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		(void)fprintf(f, "  %-18s %s\n", commands[i].name, commands[i].rules.doc);
+	if (fclose(f))
+		exit_with(EX_OSERR, "out of memory");
+	return text;
+}
+
+/* The command whose one or two words argv begins with; *ret_words how many. */
+static const struct command *find_command(int argc, char **argv, int *ret_words)
+{
+	char two[64];
+
+	for (int words = argc < 2 ? 1 : 2; words > 0; words--) {
+		(void)snprintf(two, sizeof(two), words == 2 ? "%s %s" : "%s", argv[0],
+			       words == 2 ? argv[1] : "");
+		for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+			if (strcmp(two, commands[i].name))
+				continue;
+			*ret_words = words;
+			return &commands[i];
+		}
+	}
+	exit_with(EX_USAGE, "\"%s%s%s\" is no command; --help lists them", argv[0],
+		  argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
+}
+
+/* --- running one --------------------------------------------------------------------------- */
+
+static int exit_code_of(const struct manager *m, int err)
+{
+	static const struct {
+		int err, code;
+	} codes[] = {
+		{ EINVAL, EX_DATAERR },	     { EEXIST, EX_DATAERR }, { EMSGSIZE, EX_DATAERR },
+		{ ESRCH, EX_NOUSER },	     { ENODATA, EX_CONFIG }, { ENOKEY, EX_CONFIG },
+		{ EBUSY, EX_TEMPFAIL },	     { EACCES, EX_NOPERM },  { EPERM, EX_NOPERM },
+		{ ENODEV, EX_UNAVAILABLE },  { ENOMEM, EX_OSERR },   { ENOENT, EX_NOINPUT },
+		{ EIO, EX_IOERR },	     { ENOSPC, EX_IOERR },   { EBADMSG, EX_DATAERR },
+		{ EKEYREJECTED, EX_NOPERM },
+	};
+
+	if (m->exit_code)
+		return m->exit_code;
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+		if (codes[i].err == -err)
+			return codes[i].code;
+	}
+	return EX_SOFTWARE;
+}
+
+static int run_in_transaction(struct manager *m, const struct command *c, const struct options *o)
+{
+	int err = c->how == HOW_WRITES
+			  ? manager_begin(m)
+			  : manager_fail_registry(m, registry_begin_read(&m->registry));
+
+	if (!err)
+		err = c->run(m, o);
+	if (!err)
+		err = manager_commit(m);
+	if (err)
+		manager_rollback(m);
+	return err;
+}
+
+static int run(struct manager *m, const struct command *c, const struct options *o)
+{
+	const struct manager_config config = { .dir = o->text[OPTION_DIR],
+					       .module = o->text[OPTION_MODULE],
+					       .token_label = o->text[OPTION_TOKEN],
+					       .pin_file = o->text[OPTION_PIN_FILE] };
+	uint64_t now_ms;
+	struct timespec now;
+	int err;
+
+	if (clock_gettime(CLOCK_REALTIME, &now))
+		exit_with(EX_OSERR, "no clock: %s", strerror(errno));
+	now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+
+	if (c->how == HOW_SETS_UP)
+		return setup_manager(m, &config, options_has(o, OPTION_ADOPT), now_ms);
+	err = manager_open(m, &config, c->how == HOW_READS ? MANAGER_READS : MANAGER_WRITES,
+			   now_ms);
+	if (err)
+		return err;
+	return c->how == HOW_BUNDLES ? c->run(m, o) : run_in_transaction(m, c, o);
+}
+
+/* Scope scalars pass through this process: no core file, and no debugger of the same user. */
+static void protect(void)
+{
+	const struct rlimit none = { 0, 0 };
+
+	if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		exit_with(EX_OSERR, "cannot switch core files off: %s", strerror(errno));
+	(void)signal(SIGPIPE, SIG_IGN); /* a closed stdout is an error like others */
+	(void)umask(077);		/* cannot fail */
+}
+
+int main(int argc, char **argv)
+{
+	const struct command *c;
+	struct options o;
+	struct manager m;
+	int at, words = 0, err, code;
+	char *help;
+
+	log_init("ssdtf-admin", LOG_LEVEL_INFO);
+	protect();
+	options_init(&o);
+	help = help_text();
+	at = options_parse_global(&o, argc, argv, help);
+	if (at == argc)
+		exit_with(EX_USAGE, "which command? --help lists them");
+	c = find_command(argc - at, argv + at, &words);
+	at += words - 1;
+	options_parse(&o, &c->rules, argc - at, argv + at);
+	free(help);
+
+	err = run(&m, c, &o);
+	if (!err)
+		err = manager_flush(&m);
+	code = err ? exit_code_of(&m, err) : EX_OK;
+	if (err)
+		log_error("%s", m.error);
+	manager_close(&m);
+	return code;
+}

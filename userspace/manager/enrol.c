@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/manager/enrol.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "userspace/crypto/hash.h"
+#include "userspace/manager/gateway.h"
+#include "userspace/manager/keyfile.h"
+#include "userspace/manager/party.h"
+
+static int refuse_other_key(struct manager *m, const char *id)
+{
+	return manager_fail(m, -EEXIST,
+			    "\"%s\" is already enrolled with another key; revoke it first", id);
+}
+
+static int check_key(struct manager *m, const char *id, const struct p256_point *key)
+{
+	char owner[MANAGER_ID_ROOM];
+	int err = party_key_owner(m, id, key, owner);
+
+	if (err)
+		return err;
+	if (owner[0])
+		return manager_fail(m, -EEXIST, "the key offered for \"%s\" is that of \"%s\"", id,
+				    owner);
+	if (!memcmp(key->b, m->key.b, sizeof(key->b)))
+		return manager_fail(m, -EEXIST, "the key offered for \"%s\" is the manager's own",
+				    id);
+	return 0;
+}
+
+/* What the party brings, or asked us to make. Keys are made only for what is not enrolled yet. */
+static int read_keys(struct manager *m, const struct enrol_party *e, const struct party *old,
+		     struct party *p)
+{
+	bool made = e->generate != NULL;
+	int err = 0;
+
+	if (made && !old)
+		err = keyfile_folder(m, e->generate);
+	if (!err && made)
+		err = keyfile_private(m, e->generate, "signing.pem", !old, &p->signing);
+	else if (!err)
+		err = keyfile_read_public(m, e->public_file, &p->signing);
+	if (err == -ENOENT && made && old)
+		return refuse_other_key(m, e->id);
+	if (err || e->role != RECORD_ROLE_RECEIVER)
+		return err;
+
+	p->has_encryption = true;
+	if (made)
+		err = keyfile_private(m, e->generate, "encryption.pem",
+				      !old || !old->has_encryption, &p->encryption);
+	else
+		err = keyfile_read_public(m, e->encryption_file, &p->encryption);
+	return err == -ENOENT && made ? refuse_other_key(m, e->id) : err;
+}
+
+/* p as it will be stored, from what is stored (old, or NULL) and what was brought. */
+static int merge(struct manager *m, const struct enrol_party *e, const struct party *old,
+		 struct party *p)
+{
+	if (old && memcmp(old->signing.b, p->signing.b, sizeof(p->signing.b)))
+		return refuse_other_key(m, e->id);
+	if (old && old->has_encryption && p->has_encryption &&
+	    memcmp(old->encryption.b, p->encryption.b, sizeof(p->encryption.b)))
+		return refuse_other_key(m, e->id);
+	if (old && old->has_encryption && !p->has_encryption) {
+		p->has_encryption = true;
+		p->encryption = old->encryption;
+	}
+	if (p->has_encryption && !memcmp(p->signing.b, p->encryption.b, sizeof(p->signing.b)))
+		return manager_fail(
+			m, -EINVAL,
+			"\"%s\": signing and encryption key are the same; one key, one use", e->id);
+	p->roles = (uint8_t)((old ? old->roles : 0) | e->role);
+	p->admission_flags = old ? old->admission_flags : 0;
+	if (e->clock == ENROL_NO_CLOCK)
+		p->admission_flags |= BUNDLE_ADMISSION_NO_CLOCK;
+	else if (e->clock == ENROL_CLOCK)
+		p->admission_flags &= (uint8_t)~BUNDLE_ADMISSION_NO_CLOCK;
+	if (old)
+		memcpy(p->k_adm, old->k_adm, sizeof(p->k_adm));
+	else
+		hash_random(p->k_adm, sizeof(p->k_adm)); /* independent of all others, PROTOCOL 1 */
+	return 0;
+}
+
+static bool same(const struct party *a, const struct party *b)
+{
+	return a->roles == b->roles && a->admission_flags == b->admission_flags &&
+	       a->has_encryption == b->has_encryption;
+}
+
+static int find_old(struct manager *m, const char *id, struct party *old, bool *ret_found)
+{
+	struct gateway gateway;
+	bool is_gateway = false;
+	int err = manager_check_id(m, "id", id);
+
+	if (!err)
+		err = gateway_find(m, id, &gateway, &is_gateway);
+	if (!err && is_gateway)
+		return manager_fail(m, -EEXIST, "\"%s\" is a gateway's id", id);
+	return err ? err : party_find(m, id, old, ret_found);
+}
+
+int enrol_party(struct manager *m, const struct enrol_party *e)
+{
+	struct party old, p = { 0 };
+	char roles[PARTY_ROLES_ROOM];
+	bool found = false;
+	int err = find_old(m, e->id, &old, &found);
+
+	if (err)
+		return err;
+	(void)snprintf(p.id, sizeof(p.id), "%s", e->id); /* an id, so it fits */
+	err = read_keys(m, e, found ? &old : NULL, &p);
+	if (!err)
+		err = merge(m, e, found ? &old : NULL, &p);
+	if (!err)
+		err = check_key(m, e->id, &p.signing);
+	if (!err && p.has_encryption)
+		err = check_key(m, e->id, &p.encryption);
+	if (err)
+		return err;
+
+	party_roles_text(p.roles, roles);
+	if (found && same(&old, &p)) {
+		(void)fprintf(m->out, "unchanged id=%s roles=%s\n", p.id, roles);
+		return 0;
+	}
+	err = party_store(m, &p);
+	if (!err)
+		err = manager_note(m, "enrol", p.id, roles);
+	if (!err)
+		(void)fprintf(m->out, "enrolled id=%s roles=%s\n", p.id, roles);
+	return err;
+}
+
+static int check_gateway(struct manager *m, const struct gateway *g)
+{
+	struct gateway old;
+	struct party party;
+	bool found = false;
+	int err = manager_check_id(m, "id", g->id);
+
+	if (!err)
+		err = party_find(m, g->id, &party, &found);
+	if (!err && found)
+		return manager_fail(m, -EEXIST, "\"%s\" is a party's id", g->id);
+	if (!err)
+		err = check_key(m, g->id, &g->broker);
+	if (!err)
+		err = gateway_find(m, g->id, &old, &found);
+	if (err || !found)
+		return err;
+	if (memcmp(old.broker.b, g->broker.b, sizeof(old.broker.b)) ||
+	    !bytes_equal(bytes_of(old.spki, old.spki_bytes), bytes_of(g->spki, g->spki_bytes)))
+		return refuse_other_key(m, g->id);
+	return -EALREADY;
+}
+
+int enrol_gateway(struct manager *m, const char *id, const char *file)
+{
+	struct keyfile_gateway keys;
+	struct gateway g = { 0 };
+	int err = manager_check_id(m, "id", id);
+
+	if (!err)
+		err = keyfile_read_gateway(m, file, &keys);
+	if (err)
+		return err;
+	(void)snprintf(g.id, sizeof(g.id), "%s", id); /* an id, so it fits */
+	g.broker = keys.broker;
+	memcpy(g.spki, keys.spki, keys.spki_bytes);
+	g.spki_bytes = keys.spki_bytes;
+	err = check_gateway(m, &g);
+	if (err == -EALREADY) {
+		(void)fprintf(m->out, "unchanged gateway=%s\n", id);
+		return 0;
+	}
+	if (!err)
+		err = gateway_insert(m, &g);
+	if (!err)
+		err = manager_note(m, "enrol gateway", id, "");
+	if (!err)
+		(void)fprintf(m->out, "enrolled gateway=%s\n", id);
+	return err;
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/manager/list.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "userspace/base/secret.h"
+#include "userspace/base/text.h"
+#include "userspace/crypto/grant.h"
+#include "userspace/crypto/hash.h"
+#include "userspace/manager/bundle_make.h"
+#include "userspace/manager/gateway.h"
+#include "userspace/manager/party.h"
+#include "userspace/manager/scope.h"
+
+#define TIME_ROOM 32
+
+/* 2026-01-31T23:59:59Z, or "none" for 0. */
+static const char *time_text(int64_t ms, char out[TIME_ROOM])
+{
+	time_t s = (time_t)(ms / 1000);
+	struct tm tm;
+
+	if (!ms || !gmtime_r(&s, &tm) || !strftime(out, TIME_ROOM, "%Y-%m-%dT%H:%M:%SZ", &tm))
+		(void)snprintf(out, TIME_ROOM, "none");
+	return out;
+}
+
+/* The texts that most lines are made of, column for column. */
+static const char *text_of(struct registry_query *q, int column, char out[MANAGER_ID_ROOM])
+{
+	registry_text(q, column, out, MANAGER_ID_ROOM);
+	return out;
+}
+
+/* "a,b,c" of the first column of sql, asked about id; "-" where there is none. */
+static int put_names(struct manager *m, const char *label, const char *sql, const char *id)
+{
+	struct registry_query q = registry_query(&m->registry, sql);
+	char name[MANAGER_ID_ROOM];
+	unsigned n = 0;
+
+	registry_bind_text(&q, id);
+	(void)fprintf(m->out, "%s", label);
+	while (registry_step(&q))
+		(void)fprintf(m->out, "%s%s", n++ ? "," : "", text_of(&q, 0, name));
+	(void)fprintf(m->out, "%s\n", n ? "" : "-");
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+static void put_point(struct manager *m, const char *label, const struct p256_point *p)
+{
+	char hex[TEXT_HEX_SIZE(P256_POINT_BYTES)];
+
+	(void)fprintf(m->out, "%s%s\n", label, text_hex(bytes_of(p->b, sizeof(p->b)), hex));
+}
+
+/* --- lists --------------------------------------------------------------------------------- */
+
+int list_parties(struct manager *m)
+{
+	struct registry_query q = registry_query(
+		&m->registry,
+		"SELECT id, roles, admission_flags, enrolled_ms FROM party ORDER BY id");
+	char id[MANAGER_ID_ROOM], roles[PARTY_ROLES_ROOM], at[TIME_ROOM];
+
+	while (registry_step(&q)) {
+		int64_t flags = registry_int(&q, 2);
+
+		(void)fprintf(m->out, "id=%s roles=%s clock=%s enrolled=%s\n", text_of(&q, 0, id),
+			      party_roles_text((uint8_t)registry_int(&q, 1), roles),
+			      flags & BUNDLE_ADMISSION_NO_CLOCK ? "no" : "yes",
+			      time_text(registry_int(&q, 3), at));
+	}
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+int list_gateways(struct manager *m)
+{
+	struct registry_query q =
+		registry_query(&m->registry,
+			       "SELECT id, enrolled_ms, (SELECT count(*) FROM grants"
+			       " WHERE gateway = gateway.id) FROM gateway ORDER BY id");
+	char id[MANAGER_ID_ROOM], at[TIME_ROOM];
+
+	while (registry_step(&q))
+		(void)fprintf(m->out, "gateway=%s grants=%lld enrolled=%s\n", text_of(&q, 0, id),
+			      (long long)registry_int(&q, 2), time_text(registry_int(&q, 1), at));
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+int list_scopes(struct manager *m)
+{
+	struct registry_query q =
+		registry_query(&m->registry,
+			       "SELECT name, key_id, epoch, suite, not_after_ms,"
+			       " (SELECT count(*) FROM filter WHERE scope = name),"
+			       " (SELECT count(*) FROM permission WHERE scope = name),"
+			       " (SELECT count(*) FROM grants WHERE grants.key_id = epoch.key_id)"
+			       " FROM scope JOIN epoch ON epoch.scope = name ORDER BY name, epoch");
+	char name[MANAGER_ID_ROOM], end[TIME_ROOM];
+
+	while (registry_step(&q))
+		(void)fprintf(m->out,
+			      "scope=%s key_id=%lld epoch=%lld suite=%lld filters=%lld "
+			      "devices=%lld grants=%lld until=%s\n",
+			      text_of(&q, 0, name), (long long)registry_int(&q, 1),
+			      (long long)registry_int(&q, 2), (long long)registry_int(&q, 3),
+			      (long long)registry_int(&q, 5), (long long)registry_int(&q, 6),
+			      (long long)registry_int(&q, 7), time_text(registry_int(&q, 4), end));
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+int list_grants(struct manager *m)
+{
+	struct registry_query q =
+		registry_query(&m->registry,
+			       "SELECT grants.id, scope, receiver, gateway, grants.key_id, flags,"
+			       " grants.not_after_ms FROM grants JOIN epoch USING (key_id)"
+			       " ORDER BY scope, receiver, gateway, grants.key_id");
+	char scope[MANAGER_ID_ROOM], receiver[MANAGER_ID_ROOM], gateway[MANAGER_ID_ROOM];
+	char hex[TEXT_HEX_SIZE(GRANT_ID_BYTES)], end[TIME_ROOM];
+	uint8_t id[GRANT_ID_BYTES] = { 0 };
+
+	while (registry_step(&q)) {
+		registry_copy(&q, 0, id, sizeof(id));
+		(void)fprintf(m->out,
+			      "grant=%s key_id=%lld scope=%s receiver=%s gateway=%s proof=%s "
+			      "until=%s\n",
+			      text_hex(bytes_of(id, sizeof(id)), hex),
+			      (long long)registry_int(&q, 4), text_of(&q, 1, scope),
+			      text_of(&q, 2, receiver), text_of(&q, 3, gateway),
+			      registry_int(&q, 5) & RECORD_GRANT_PROOF ? "yes" : "no",
+			      time_text(registry_int(&q, 6), end));
+	}
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+int list_history(struct manager *m)
+{
+	struct registry_query q = registry_query(
+		&m->registry, "SELECT at_ms, action, subject, detail FROM history ORDER BY n");
+	char at[TIME_ROOM], action[64], subject[3 * MANAGER_ID_ROOM], detail[MANAGER_ID_ROOM];
+
+	while (registry_step(&q)) {
+		registry_text(&q, 1, action, sizeof(action));
+		registry_text(&q, 2, subject, sizeof(subject));
+		(void)fprintf(m->out, "%s %s %s %s\n", time_text(registry_int(&q, 0), at), action,
+			      subject, text_of(&q, 3, detail));
+	}
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+/* --- one of them --------------------------------------------------------------------------- */
+
+int list_party(struct manager *m, const char *id)
+{
+	struct party p;
+	char roles[PARTY_ROLES_ROOM];
+	int err = party_load(m, id, PARTY_ANY_ROLE, &p);
+
+	if (err)
+		return err;
+	(void)fprintf(m->out, "id=%s\nroles=%s\nclock=%s\n", p.id, party_roles_text(p.roles, roles),
+		      p.admission_flags & BUNDLE_ADMISSION_NO_CLOCK ? "no" : "yes");
+	put_point(m, "signing=", &p.signing);
+	if (p.has_encryption)
+		put_point(m, "encryption=", &p.encryption);
+	secret_wipe(p.k_adm, sizeof(p.k_adm));
+	err = put_names(
+		m, "publishes=", "SELECT scope FROM permission WHERE party = ? ORDER BY scope", id);
+	if (!err)
+		err = put_names(m, "reads=",
+				"SELECT DISTINCT scope FROM grants JOIN epoch USING (key_id)"
+				" WHERE receiver = ? ORDER BY scope",
+				id);
+	return err;
+}
+
+int list_gateway(struct manager *m, const char *id)
+{
+	char hex[TEXT_HEX_SIZE(HASH_BYTES)];
+	uint8_t hash[HASH_BYTES];
+	struct gateway g;
+	int err = gateway_load(m, id, &g);
+
+	if (err)
+		return err;
+	hash_one(bytes_of(g.spki, g.spki_bytes), hash);
+	(void)fprintf(m->out, "gateway=%s\n", g.id);
+	put_point(m, "broker=", &g.broker);
+	(void)fprintf(m->out, "unwrap_sha256=%s\n", text_hex(bytes_of(hash, sizeof(hash)), hex));
+	return put_names(m, "receivers=",
+			 "SELECT DISTINCT receiver FROM grants WHERE gateway = ? ORDER BY receiver",
+			 id);
+}
+
+static int put_scope(struct manager *m, const struct scope *s)
+{
+	const struct record_scope *r = &s->record;
+	char begin[TIME_ROOM], end[TIME_ROOM];
+	int err;
+
+	(void)fprintf(m->out, "scope=%s\nkey_id=%u\nepoch=%u\nsuite=%u\n", s->name, r->key_id,
+		      r->epoch, r->suite);
+	(void)fprintf(m->out, "rekey_messages=%u\nrekey_seconds=%u\nfrom=%s\nuntil=%s\n",
+		      r->rekey_messages, r->rekey_seconds,
+		      time_text((int64_t)r->not_before_ms, begin),
+		      time_text((int64_t)r->not_after_ms, end));
+	put_point(m, "a=", &r->a);
+	for (unsigned i = 0; i < r->n_filters; i++)
+		(void)fprintf(m->out, "filter=%.*s\n", (int)r->filters[i].n,
+			      (const char *)r->filters[i].p);
+	err = put_names(m,
+			"devices=", "SELECT party FROM permission WHERE scope = ? ORDER BY party",
+			s->name);
+	if (!err)
+		err = put_names(m, "receivers=",
+				"SELECT DISTINCT receiver FROM grants JOIN epoch USING (key_id)"
+				" WHERE scope = ? ORDER BY receiver",
+				s->name);
+	return err;
+}
+
+int list_scope(struct manager *m, const char *name)
+{
+	struct scope *s = malloc(sizeof(*s));
+	int err;
+
+	if (!s)
+		return manager_fail(m, -ENOMEM, "out of memory");
+	err = scope_load(m, name, s);
+	if (!err)
+		err = put_scope(m, s);
+	free(s);
+	return err;
+}
+
+int list_manager(struct manager *m)
+{
+	static const char *const names[] = { "token", "module", "pin_file", "serial" };
+	char value[FILE_PATH_BYTES_MAX];
+
+	put_point(m, "key=", &m->key);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		int err = registry_setting(&m->registry, names[i], value, sizeof(value));
+
+		if (err && err != -ENOENT)
+			return manager_fail_registry(m, err);
+		(void)fprintf(m->out, "%s=%s\n", names[i], err ? "none" : value);
+	}
+	return 0;
+}
+
+/* --- the check ----------------------------------------------------------------------------- */
+
+static int check_scalars(struct manager *m, struct scope *s, struct secret32 *a)
+{
+	struct registry_query q = registry_query(&m->registry, "SELECT key_id FROM epoch");
+	int err = 0, end;
+
+	while (!err && registry_step(&q)) {
+		err = scope_load_key(m, (uint32_t)registry_int(&q, 0), s);
+		if (!err)
+			err = scope_open_scalar(m, s, a);
+	}
+	end = registry_end(&q);
+	return err ? err : manager_fail_registry(m, end);
+}
+
+int list_check(struct manager *m)
+{
+	struct secret32 *a = NULL;
+	struct scope *s = NULL;
+	int err = manager_fail_registry(m, registry_check(&m->registry));
+
+	if (err)
+		return err;
+	a = scope_secret_alloc(m, sizeof(*a));
+	s = malloc(sizeof(*s));
+	if (!a || !s)
+		err = a ? manager_fail(m, -ENOMEM, "out of memory") : -ENOMEM;
+	if (!err)
+		err = manager_token(m);
+	if (!err)
+		err = check_scalars(m, s, a);
+	free(s);
+	secret_free(a, sizeof(*a));
+	if (!err)
+		err = bundle_make_check(m);
+	if (!err)
+		(void)fprintf(m->out, "registry and token are whole\n");
+	return err;
+}

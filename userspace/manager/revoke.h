@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Taking back. Whatever is revoked is gone from the next bundles. For every key id that somebody
+ * could read and no longer may, the gateway's bundle tells when, so that it retires the contexts it
+ * had seen by then (PROTOCOL 2): one conversion opens a whole context.
+ *
+ * Revoking again what was revoked before changes nothing; what never was there is -ESRCH, since a
+ * mistyped id must not look like a revocation.
+ */
+#ifndef SSDTF_MANAGER_REVOKE_H
+#define SSDTF_MANAGER_REVOKE_H
+
+#include "userspace/manager/manager.h"
+
+/* gateway NULL: at every gateway. */
+int revoke_grant(struct manager *m, const char *scope, const char *receiver,
+		 const char *gateway) must_check;
+/* These roles of the party (or PARTY_ANY_ROLE), and what hangs on them; a party without a role is
+ * gone. */
+int revoke_party(struct manager *m, const char *id, uint8_t roles) must_check;
+/* The gateway and all grants at it. */
+int revoke_gateway(struct manager *m, const char *id) must_check;
+
+#endif
