@@ -126,6 +126,7 @@ TEST_OF_test_broker_walk := userspace/broker
 TEST_OF_test_core := userspace/core
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_client := userspace/client/lib
+TEST_OF_test_pubsub := userspace/client
 LIBS_vectors := -ljansson
 # Other sources of tests/ that a test links: names, or patterns of names.
 WITH_test_broker := fake_*

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libssdtf: what a device or a receiver links to speak SSDTF over any MQTT library.
+ *
+ *       your program                libssdtf                       your MQTT library
+ *   ssdtf_connect_params() --> User Name, Password ------------------> CONNECT
+ *   ssdtf_on_connect()     <------------------------------------------ CONNACK 0
+ *   ssdtf_on_message()     <-- every incoming PUBLISH <--------------- PUBLISH
+ *            |                  challenge, result: it answers by itself
+ *            v                  through ops->publish, ops->disconnect -> PUBLISH, DISCONNECT
+ *   struct ssdtf_event: authenticated, a message opened, an error, one that would not open ...
+ *   ssdtf_seal()           --> payload ------------------------------> PUBLISH
+ *   ssdtf_on_disconnect()  <------------------------------------------ the connection ended
+ *
+ * The library is C99, does no I/O, reads no clock and allocates nothing itself (the crypto library
+ * beneath it may): memory is the caller's, time is an argument, the network and the counter's
+ * storage are the callbacks in struct ssdtf_ops. docs/firmware.md leads through a whole client.
+ *
+ * struct ssdtf_client is the caller's memory, belongs to one thread, holds secrets (wiped by
+ * ssdtf_deinit) and must not be copied, forked with or restored from a snapshot once it has sealed:
+ * an HPKE context seals each sequence number once, ever (PROTOCOL 2). Its fields are for reading in
+ * a debugger; everything a program needs comes from the functions.
+ *
+ * Functions that can fail return 0 or -errno, and that is trouble on our side: what a peer did
+ * wrong is an event. Out-parameters are untouched on failure.
+ */
+#ifndef SSDTF_CLIENT_LIB_SSDTF_H
+#define SSDTF_CLIENT_LIB_SSDTF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "userspace/base/bytes.h"
+#include "userspace/base/replay.h"
+#include "userspace/base/secret.h"
+#include "userspace/bundle/bundle.h"
+#include "userspace/bundle/record.h"
+#include "userspace/crypto/admission.h"
+#include "userspace/crypto/envelope.h"
+#include "userspace/crypto/grant.h"
+#include "userspace/crypto/p256.h"
+#include "userspace/crypto/publish.h"
+
+/* A firmware may lower these to save memory; a bundle that holds more is refused with -E2BIG. */
+#ifndef SSDTF_SCOPES_MAX
+#define SSDTF_SCOPES_MAX 16 /* scopes it may publish under; some 400 bytes each */
+#endif
+#ifndef SSDTF_GRANTS_MAX
+#define SSDTF_GRANTS_MAX 64 /* key ids it may read; some 200 bytes each */
+#endif
+
+#define SSDTF_KEYS_MAX		  8   /* origins' public keys held ready */
+#define SSDTF_ROOTS_MAX		  4   /* batch signatures remembered as verified */
+#define SSDTF_FAILED_MAX	  4   /* messages remembered as not opened */
+#define SSDTF_USER_NAME_BYTES	  43  /* b64u of 32 bytes */
+#define SSDTF_BINDING_BYTES_MAX	  32  /* the tls-exporter value */
+#define SSDTF_TEXT_BYTES_MAX	  256 /* of a report; a longer text is cut */
+#define SSDTF_COUNTER_STEP	  1024
+#define SSDTF_CONTEXT_SECONDS_MAX 3600 /* PROTOCOL 2 */
+#define SSDTF_MQTT_LEVEL	  4    /* 3.1.1 */
+/* A broker that names a counter further ahead than this is not followed: one lie would use up the
+ * sender's counters for good. */
+#define SSDTF_COUNTER_JUMP_MAX (1ull << 32)
+
+/* What ssdtf_seal() makes of n bytes, and the most that a delivery adds to them: a converted head
+ * with the longest origin and proof, and a batch trailer. */
+#define SSDTF_SEALED_BYTES(n) (ENVELOPE_SEALED_BYTES(n) + PUBLISH_TRAILER_1_BYTES)
+#define SSDTF_BLOCK_BYTES_MAX                                                          \
+	(ENVELOPE_GRANT_BYTES + P256_X_BYTES + 1 + ENVELOPE_ORIGIN_BYTES_MAX + 2 + 3 + \
+	 PUBLISH_TRAILER_BYTES_MAX)
+#define SSDTF_DELIVERED_BYTES_MAX(n) \
+	(ENVELOPE_SEALED_BYTES(n) + SSDTF_BLOCK_BYTES_MAX + PUBLISH_TRAILER_BYTES_MAX)
+
+#define SSDTF_TOPIC_ERROR  "$SSDTF/error"
+#define SSDTF_TOPIC_NACK   "$SSDTF/nack"
+#define SSDTF_TOPIC_REPORT "$SSDTF/report"
+
+/* PROTOCOL 7's reasons. */
+enum ssdtf_reason {
+	SSDTF_REASON_NONE = 0,
+	SSDTF_REASON_BAD_SIGNATURE = 1,
+	SSDTF_REASON_MALFORMED = 2,
+	SSDTF_REASON_REPLAYED = 3,
+	SSDTF_REASON_KEY_ID = 4,	/* unknown or expired */
+	SSDTF_REASON_NOT_PERMITTED = 5, /* on this topic */
+	SSDTF_REASON_UNAVAILABLE = 6,	/* conversion, for now */
+	SSDTF_REASON_CANNOT_OPEN = 7,
+	SSDTF_REASON_CONTEXT_RETIRED = 8, /* seal anew */
+};
+
+/* Constant text for people; numbers that have none are "unknown reason". */
+const char *ssdtf_reason_text(unsigned reason);
+
+/* Now. unix_ms is 0 on a device that does not know the time of day; mono_ms is any count of
+ * milliseconds that never goes back while the device runs (the age of a context hangs on it). */
+struct ssdtf_time {
+	uint64_t unix_ms;
+	uint64_t mono_ms;
+};
+
+/*
+ * What the library asks of its surroundings. Called only from within functions of this header; a
+ * callback calls none of them.
+ */
+struct ssdtf_ops {
+	/* Hands a PUBLISH to the MQTT library, which copies what it keeps. 0 or -errno. */
+	int (*publish)(void *ctx, const char *topic, const uint8_t *payload, size_t n, uint8_t qos,
+		       bool retain);
+	/* Ends the connection: the broker did not prove itself. */
+	void (*disconnect)(void *ctx);
+	/* The mark that the last counter_reserve() stored, 0 where there never was one. */
+	int (*counter_load)(void *ctx, uint64_t *ret_mark);
+	/* Stores durably, before it returns, that counters up to and with mark may have been used.
+	 * One write covers counter_step messages; after a reboot the counter goes on behind the
+	 * mark. */
+	int (*counter_reserve)(void *ctx, uint64_t mark);
+};
+
+/*
+ * A receiver's memory of one origin (PROTOCOL 4, replay). Plain data without pointers, so that the
+ * caller can store the array and load it again before ssdtf_init(). When the array is full the
+ * origin heard longest ago is forgotten, and with it which of its messages were seen: give as many
+ * as there are origins. Zeroed is unused.
+ */
+struct ssdtf_origin {
+	uint8_t id_n; /* 0: unused */
+	uint8_t id[ENVELOPE_ORIGIN_BYTES_MAX];
+	struct replay_window window;
+	uint64_t used; /* when it was last heard, in messages */
+};
+
+/* Keys are copied. bundle, origins and ops stay the caller's and must stay in place: the bundle
+ * until the next one is loaded, the others until deinit. */
+struct ssdtf_config {
+	struct bytes id; /* who the bundle must be for; empty: whoever has these keys */
+	const struct secret32 *signing;
+	const struct secret32 *encryption; /* NULL: reads nothing */
+	const struct p256_point *manager;  /* whose bundles are believed */
+	struct bytes bundle;
+	uint64_t serial_min;   /* a bundle below this serial is refused */
+	uint32_t counter_step; /* 0: SSDTF_COUNTER_STEP */
+	struct ssdtf_origin *origins;
+	unsigned n_origins; /* at least 1 where there is an encryption key */
+	const struct ssdtf_ops *ops;
+	void *ctx; /* for ops */
+};
+
+/* --- the client's memory: no fields for the caller -------------------------------------------- */
+
+struct ssdtf_scope {
+	uint32_t key_id;
+	uint32_t epoch;
+	struct bytes name;
+	struct bytes filters; /* n * u16+, in the bundle */
+	uint64_t not_before_ms, not_after_ms;
+	struct p256_point a;
+	enum hpke_suite suite;
+	uint32_t messages_max; /* of one context; both within PROTOCOL 2's limits */
+	uint32_t seconds_max;
+	bool open; /* sender holds a context */
+	uint64_t opened_mono_ms;
+	uint32_t messages;
+	struct envelope_sender sender;
+};
+
+struct ssdtf_grant {
+	uint8_t grant_id[GRANT_ID_BYTES];
+	uint32_t key_id;
+	uint8_t flags;
+	struct bytes filters; /* n * u16+, in the bundle */
+	uint64_t not_before_ms, not_after_ms;
+	struct p256_point a;
+	bool ready; /* d is known, x no longer */
+	union {
+		struct p256_point x;
+		struct secret32 d;
+	} u;
+};
+
+struct ssdtf_key {
+	struct bytes id; /* in the bundle; empty: unused */
+	struct p256_public *key;
+	uint64_t used;
+};
+
+struct ssdtf_failed {
+	uint64_t counter;
+	uint8_t origin_hash[8];
+};
+
+enum ssdtf_state {
+	SSDTF_CLOSED,	  /* no connection */
+	SSDTF_CONNECTING, /* CONNECT is made, CONNACK is not here */
+	SSDTF_CHALLENGE,  /* waiting for the broker's challenge */
+	SSDTF_RESULT,	  /* the response is out */
+	SSDTF_OPEN,	  /* both sides have proved themselves */
+};
+
+struct ssdtf_session {
+	enum ssdtf_state state;
+	uint8_t r_c[32], r_b[32];
+	uint8_t level, flags;
+	uint8_t binding[SSDTF_BINDING_BYTES_MAX];
+	uint8_t binding_n;
+	bool heard;    /* n_in is that of a notice */
+	uint32_t n_in; /* PROTOCOL 7's n, broker to us */
+	uint32_t n_out;
+};
+
+struct ssdtf_stats {
+	uint64_t verifications; /* ECDSA, of the broker's signatures and of proofs */
+	uint64_t roots_reused;	/* batch signatures that needed none */
+	uint64_t sealed, contexts, opened, replayed, unopened, ignored;
+	uint64_t origins_forgotten;
+};
+
+struct ssdtf_client {
+	const struct ssdtf_ops *ops;
+	void *ctx;
+	struct bytes id; /* in the bundle */
+	struct p256_point signing_point;
+	struct p256_private *signing;
+	bool reads;
+	struct secret32 encryption;
+	struct p256_point encryption_point;
+	struct p256_public *manager;
+	struct p256_public *broker;
+	uint8_t broker_hash[HASH_BYTES];
+	uint64_t serial;
+	struct bundle_party bundle;
+	unsigned n_scopes, n_grants;
+	struct ssdtf_scope scopes[SSDTF_SCOPES_MAX];
+	struct ssdtf_grant grants[SSDTF_GRANTS_MAX];
+
+	uint64_t counter_next, counter_mark, acknowledged;
+	uint32_t counter_step;
+
+	struct ssdtf_session session;
+
+	struct ssdtf_origin *origins;
+	unsigned n_origins;
+	uint64_t tick;
+	struct ssdtf_key keys[SSDTF_KEYS_MAX];
+	uint8_t roots[SSDTF_ROOTS_MAX][HASH_BYTES];
+	unsigned roots_used, roots_at;
+	struct ssdtf_failed failed[SSDTF_FAILED_MAX];
+	unsigned failed_used, failed_at;
+	struct ssdtf_stats stats;
+};
+
+/* --- set-up ----------------------------------------------------------------------------------- */
+
+/*
+ * Verifies the bundle, takes it apart and loads the counter. Errors: -EINVAL a config that cannot
+ * be; -EBADMSG the bundle is not the manager's or is damaged; -ESTALE its serial is below
+ * serial_min; -ETIME it is not valid now; -EPERM it is for another id or other keys; -E2BIG more
+ * scopes or grants than the maxima; those of p256.h and of counter_load. On failure there is
+ * nothing to deinit.
+ */
+int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config,
+	       struct ssdtf_time now) must_check;
+void ssdtf_deinit(struct ssdtf_client *c);
+
+/*
+ * A newer bundle (the same serial is taken too) in place of the one in use; errors as above, and
+ * then the old one stays. The session goes on, sending contexts are opened anew.
+ */
+int ssdtf_load_bundle(struct ssdtf_client *c, struct bytes bundle,
+		      struct ssdtf_time now) must_check;
+
+/* This party's id, which is the MQTT client id. A view into the bundle. */
+struct bytes ssdtf_id(const struct ssdtf_client *c);
+/* Of the bundle in use: to be stored, and given as serial_min next time. */
+uint64_t ssdtf_serial(const struct ssdtf_client *c);
+/* The id of the gateway that the bundle names. A view into the bundle. */
+struct bytes ssdtf_gateway(const struct ssdtf_client *c);
+/* SHA-256 of the broker's public point: what people compare. */
+const uint8_t *ssdtf_broker_hash(const struct ssdtf_client *c);
+
+/* --- the session ------------------------------------------------------------------------------ */
+
+/* What CONNECT is to carry. The first part is the caller's wish, the second the answer. */
+struct ssdtf_connect {
+	bool clean_session;
+	bool has_will;
+	uint8_t will_qos;
+	bool will_retain;
+	struct bytes binding; /* 32-byte tls-exporter value on TLS, empty on TCP (PROTOCOL 5) */
+
+	char user_name[SSDTF_USER_NAME_BYTES + 1]; /* terminated */
+	uint8_t password[ADMISSION_TOKEN_BYTES];   /* bytes: there may be zeros among them */
+	uint8_t flags; /* the connect flags that these make, with which the broker is compared */
+};
+
+/*
+ * Begins a session: draws a fresh R_c, so each CONNECT needs its own call. -EINVAL: a binding
+ * longer than 32 bytes or a Will QoS above 2. Nothing of an earlier session holds in this one.
+ */
+int ssdtf_connect_params(struct ssdtf_client *c, struct ssdtf_connect *params,
+			 struct ssdtf_time now) must_check;
+/* CONNACK with return code 0 came. */
+void ssdtf_on_connect(struct ssdtf_client *c);
+/* The connection is gone, whoever ended it. */
+void ssdtf_on_disconnect(struct ssdtf_client *c);
+/* Both sides have proved themselves: SUBSCRIBE and PUBLISH may go out. */
+bool ssdtf_is_open(const struct ssdtf_client *c);
+
+/* A PUBLISH as the MQTT library gives it. */
+struct ssdtf_packet {
+	struct bytes topic, payload;
+	uint8_t qos;
+	bool retain;
+};
+
+enum ssdtf_event_kind {
+	SSDTF_NOTHING,	     /* a step of the handshake was taken */
+	SSDTF_AUTHENTICATED, /* the session is open: subscribe and publish now */
+	SSDTF_AUTH_FAILED,   /* the broker is not who the manager says; disconnect() was called */
+	SSDTF_MESSAGE,	     /* one was opened */
+	SSDTF_REPLAYED,	     /* one that was seen before: acknowledge and forget it */
+	SSDTF_UNOPENED,	     /* one is of no use: ssdtf_nack() if ask_again, else ssdtf_report() */
+	SSDTF_ERROR,	     /* the broker refused a message of ours */
+	SSDTF_REPORTED,	     /* to a manager: somebody complains */
+	SSDTF_IGNORED,	     /* forged, stale or out of place; nothing is to be done */
+};
+
+/* How far the sender's own signature was checked. */
+enum ssdtf_proof {
+	SSDTF_PROOF_ABSENT,    /* none came, and none is required */
+	SSDTF_PROOF_UNCHECKED, /* not required, and the bundle has no key of its origin */
+	SSDTF_PROOF_VERIFIED,
+};
+
+/*
+ * What a PUBLISH was. Fields that are not named for a kind are zero. Views are into the packet, but
+ * plain is in the caller's buffer.
+ */
+struct ssdtf_event {
+	enum ssdtf_event_kind kind;
+
+	/* AUTH_FAILED, UNOPENED, REPLAYED, IGNORED: for people, a constant. */
+	const char *why;
+
+	/* UNOPENED, ERROR, REPORTED: enum ssdtf_reason, or a number that is not known yet. */
+	unsigned reason;
+
+	/* The counter of the message that it is about, 0 where that is unreadable. AUTHENTICATED:
+	 * the highest of ours that the broker accepted. */
+	uint64_t counter;
+
+	/* MESSAGE, REPLAYED, UNOPENED: whose it is, empty where that is unreadable. REPORTED: who
+	 * is complained of. */
+	struct bytes origin;
+
+	/* ERROR, REPORTED: the peer's words, any bytes. */
+	struct bytes text;
+
+	/* AUTHENTICATED: a message was acknowledged that the broker never accepted; the broker
+	 * knows a higher counter than we gave out, and ours was raised above it. */
+	bool acks_forged, counter_lost;
+
+	/* MESSAGE */
+	struct bytes plain;
+	uint64_t time_ms; /* the sender's clock, 0: it has none */
+	enum ssdtf_proof proof;
+	uint8_t proven_first; /* proof verified: first byte of the sender's PUBLISH */
+	bool id_replaced;     /* origin is an external id */
+
+	/* MESSAGE, REPLAYED, and UNOPENED where it parses: as delivered. */
+	struct envelope envelope;
+
+	/* UNOPENED: another conversion may help, and was not asked for yet. */
+	bool ask_again;
+
+	/* REPORTED: who complains, and whether under the key that the bundle certifies for it. */
+	struct bytes reporter;
+	bool reporter_verified;
+};
+
+/*
+ * Takes every incoming PUBLISH, whatever its topic. plain is room for the plaintext, payload.n
+ * bytes are always enough. -ENOBUFS: they were too few, and nothing was changed; -ENOMEM, -EIO: the
+ * crypto library's trouble; what publish() returned where the answer to a challenge could not be
+ * sent.
+ */
+int ssdtf_on_message(struct ssdtf_client *c, const struct ssdtf_packet *packet,
+		     struct ssdtf_time now, uint8_t *plain, size_t plain_room,
+		     struct ssdtf_event *ret_event) must_check;
+
+/* --- sending ---------------------------------------------------------------------------------- */
+
+struct ssdtf_sealed {
+	struct bytes payload; /* in the caller's buffer */
+	uint64_t counter;     /* by which an error names this message */
+};
+
+/*
+ * Seals and signs plain for a PUBLISH with exactly this topic, QoS and RETAIN. out has room for
+ * SSDTF_SEALED_BYTES(plain.n) and does not overlap plain. May be called with no session open.
+ * Sending again means these bytes again. Errors: -EACCES no scope of the bundle covers topic;
+ * -ETIME the one that does is not valid now; -EINVAL no topic name, or QoS above 2; -ENOBUFS;
+ * -EOVERFLOW counters are used up; those of p256.h and of counter_reserve.
+ */
+int ssdtf_seal(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
+	       bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
+	       struct ssdtf_sealed *ret_sealed) must_check;
+
+/* The same for a Will. Its counter is used up when the session opens: seal one for each CONNECT. */
+int ssdtf_seal_will(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
+		    bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
+		    struct ssdtf_sealed *ret_sealed) must_check;
+
+/* A PUBACK or PUBCOMP came for the message with this counter. Lets the next session see whether it
+ * was forged; calling it is otherwise optional. */
+void ssdtf_acknowledged(struct ssdtf_client *c, uint64_t counter);
+
+/* --- complaining ------------------------------------------------------------------------------ */
+
+/*
+ * Asks the broker to convert the message of an UNOPENED event once more. Send it before (and
+ * instead of) the message's PUBACK: the broker repeats only what is unacknowledged. -ENOTCONN with
+ * no session open; -EINVAL for an event without ask_again.
+ */
+int ssdtf_nack(struct ssdtf_client *c, const struct ssdtf_event *event) must_check;
+
+/* Tells the manager, by way of the broker, about id. text is cut to SSDTF_TEXT_BYTES_MAX. */
+int ssdtf_report(struct ssdtf_client *c, unsigned reason, uint64_t counter, struct bytes id,
+		 struct bytes text) must_check;
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What libssdtf's own files call of each other. Not for users of the library: ssdtf.h is.
+ *
+ * In here a peer's misbehaviour travels as -EBADMSG (or p256.h's -EINVAL for bytes that are no
+ * point) until it is made an event; ssdtf_is_peers_fault() tells it from trouble of our own.
+ */
+#ifndef SSDTF_CLIENT_LIB_SSDTF_PRIVATE_H
+#define SSDTF_CLIENT_LIB_SSDTF_PRIVATE_H
+
+#include <errno.h>
+
+#include "userspace/client/lib/ssdtf.h"
+
+#define SSDTF_TOPIC_PREFIX "$SSDTF/"
+#define SSDTF_TOPIC_AUTH   "$SSDTF/auth/"
+#define SSDTF_NONCE_BYTES  32
+
+static inline bool ssdtf_is_peers_fault(int error)
+{
+	return error == -EBADMSG || error == -EINVAL;
+}
+
+/* First byte of a PUBLISH with DUP = 0 (PROTOCOL 4). */
+static inline uint8_t ssdtf_first(uint8_t qos, bool retain)
+{
+	return (uint8_t)(0x30 | qos << 1 | (retain ? 1 : 0));
+}
+
+static inline bool ssdtf_begins(struct bytes v, const char *prefix)
+{
+	struct bytes p = bytes_str(prefix);
+
+	return v.n >= p.n && bytes_equal(bytes_of(v.p, p.n), p);
+}
+
+/* Does one of the u16+ filters match? */
+bool ssdtf_filters_match(struct bytes filters, struct bytes topic);
+
+/* ssdtf_session.c */
+
+/* Makes *e an event without content of this kind. */
+void ssdtf_event_init(struct ssdtf_event *e, enum ssdtf_event_kind kind, const char *why);
+/* body || trailer 1 of ours, published at QoS 0. body is SSDTF_NOTICE_BODY_MAX bytes at most. */
+int ssdtf_send_signed(struct ssdtf_client *c, const char *topic, struct bytes body) must_check;
+#define SSDTF_NOTICE_BODY_MAX \
+	(1 + 8 + 1 + ENVELOPE_ORIGIN_BYTES_MAX + 2 + SSDTF_TEXT_BYTES_MAX + SSDTF_NONCE_BYTES + 4)
+/* The trailer-1 signature of the broker over a packet on a $SSDTF topic. 0, -EBADMSG, p256.h's. */
+int ssdtf_verify_control(struct ssdtf_client *c, const struct ssdtf_packet *p,
+			 struct bytes *ret_body) must_check;
+
+/* ssdtf_seal.c */
+
+int ssdtf_counter_init(struct ssdtf_client *c) must_check;
+/* The broker knows a higher counter than we gave out: ours goes on behind it. */
+bool ssdtf_counter_raise(struct ssdtf_client *c, uint64_t highest);
+/* The next message of every scope opens a new context. */
+void ssdtf_contexts_close(struct ssdtf_client *c);
+
+/* ssdtf_open.c */
+
+int ssdtf_open_message(struct ssdtf_client *c, const struct ssdtf_packet *p, struct ssdtf_time now,
+		       uint8_t *plain, size_t room, struct ssdtf_event *ret_event) must_check;
+/* The public key that the bundle certifies for id, made ready. -ENOENT, or p256.h's. */
+int ssdtf_key_of(struct ssdtf_client *c, struct bytes id,
+		 const struct p256_public **ret_key) must_check;
+void ssdtf_keys_close(struct ssdtf_client *c);
+
+/* ssdtf_notice.c */
+
+/* $SSDTF/error and $SSDTF/report from the broker. */
+int ssdtf_take_error(struct ssdtf_client *c, const struct ssdtf_packet *p,
+		     struct ssdtf_event *ret_event) must_check;
+int ssdtf_take_report(struct ssdtf_client *c, const struct ssdtf_packet *p,
+		      struct ssdtf_event *ret_event) must_check;
+
+#endif

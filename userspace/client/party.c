@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/client/party.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "userspace/base/log.h"
+#include "userspace/bundle/statement.h"
+#include "userspace/client/state.h"
+
+#define PEM_BYTES_MAX	   4096
+#define NUMBER_BYTES_MAX   32
+#define WINDOW_BYTES_MAX   (1 + ENVELOPE_ORIGIN_BYTES_MAX + 3 * 8)
+#define BUNDLE_BYTES_MAX   STATEMENT_BYTES((size_t)STATEMENT_BODY_BYTES_MAX)
+#define WINDOWS_MAGIC	   "SSDTF windows 1\n"
+#define WINDOWS_HEAD_BYTES 20 /* magic and u32 n */
+
+/* --- the small files -------------------------------------------------------------------------- */
+
+/* A decimal number and a newline. -ENOENT; -EBADMSG for anything else. */
+static int number_load(const struct party *p, const char *name, uint64_t *ret_number)
+{
+	struct bytes_reader r;
+	uint64_t number = 0;
+	uint8_t *text;
+	size_t n;
+	int ret = state_load(p->dir, name, NUMBER_BYTES_MAX, &text, &n);
+
+	if (ret)
+		return ret;
+	r = bytes_reader_of(bytes_of(text, n));
+	ret = n < 2 ? -EBADMSG : 0;
+	while (!ret && r.left > 1) {
+		uint8_t digit = (uint8_t)(bytes_read_u8(&r) - '0');
+
+		if (digit > 9 || number > (UINT64_MAX - digit) / 10)
+			ret = -EBADMSG;
+		else
+			number = number * 10 + digit;
+	}
+	if (!ret && bytes_read_u8(&r) != '\n')
+		ret = -EBADMSG;
+	free(text);
+	if (!ret)
+		*ret_number = number;
+	return ret;
+}
+
+static int number_store(const struct party *p, const char *name, uint64_t number)
+{
+	char text[NUMBER_BYTES_MAX];
+	int n = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)number);
+
+	return state_store(p->dir, name, bytes_of(text, (size_t)n));
+}
+
+int party_counter_load(struct party *p, uint64_t *ret_mark)
+{
+	int ret = number_load(p, "counter", ret_mark);
+
+	if (ret != -ENOENT)
+		return ret;
+	*ret_mark = 0;
+	return 0;
+}
+
+int party_counter_reserve(struct party *p, uint64_t mark)
+{
+	return number_store(p, "counter", mark);
+}
+
+/* --- replay windows --------------------------------------------------------------------------- */
+
+static int by_use(const void *a, const void *b)
+{
+	const struct ssdtf_origin *x = a, *y = b;
+
+	return x->used < y->used ? -1 : x->used > y->used;
+}
+
+/*
+ * magic || u32 n || n * ( u8+ origin || u64 highest || u64 below[0] || u64 below[1] )
+ * || SHA-256 of all before; the origin heard longest ago comes first.
+ */
+int party_windows_store(struct party *p)
+{
+	size_t room = WINDOWS_HEAD_BYTES + p->n_origins * WINDOW_BYTES_MAX + HASH_BYTES;
+	uint8_t *file = malloc(room);
+	struct bytes_writer w = bytes_writer_of(file, room);
+	uint8_t hash[HASH_BYTES];
+	uint32_t n = 0;
+	int ret;
+
+	if (!file)
+		return -ENOMEM;
+	for (unsigned i = 0; i < p->n_origins; i++)
+		n += p->origins[i].id_n != 0;
+	qsort(p->origins, p->n_origins, sizeof(p->origins[0]), by_use);
+	bytes_write(&w, bytes_str(WINDOWS_MAGIC));
+	bytes_write_u32(&w, n);
+	for (unsigned i = 0; i < p->n_origins; i++) {
+		const struct ssdtf_origin *o = &p->origins[i];
+
+		if (!o->id_n)
+			continue;
+		bytes_write_u8_view(&w, bytes_of(o->id, o->id_n));
+		bytes_write_u64(&w, o->window.highest);
+		bytes_write_u64(&w, o->window.below[0]);
+		bytes_write_u64(&w, o->window.below[1]);
+	}
+	hash_one(bytes_of(file, w.used), hash);
+	bytes_write(&w, bytes_of(hash, sizeof(hash)));
+	BUG_ON(w.bad);
+	ret = state_store(p->dir, "windows", bytes_of(file, w.used));
+	free(file);
+	return ret;
+}
+
+/* Where there are more than the array holds, those heard last are kept. */
+static int windows_parse(struct party *p, struct bytes file)
+{
+	struct bytes_reader r = bytes_reader_of(file);
+	uint8_t hash[HASH_BYTES];
+	uint32_t n;
+
+	if (!bytes_equal(bytes_read_view(&r, strlen(WINDOWS_MAGIC)), bytes_str(WINDOWS_MAGIC)))
+		return -EBADMSG;
+	n = bytes_read_u32(&r);
+	for (uint32_t i = 0; i < n && !r.bad; i++) {
+		struct ssdtf_origin *o = &p->origins[i % p->n_origins];
+		struct bytes id = bytes_read_u8_view(&r);
+
+		if (id.n < 1 || id.n > sizeof(o->id))
+			return -EBADMSG;
+		memset(o, 0, sizeof(*o));
+		o->id_n = (uint8_t)id.n;
+		memcpy(o->id, id.p, id.n);
+		o->window.highest = bytes_read_u64(&r);
+		o->window.below[0] = bytes_read_u64(&r);
+		o->window.below[1] = bytes_read_u64(&r);
+		o->used = i + 1;
+	}
+	if (r.bad || r.left != HASH_BYTES)
+		return -EBADMSG;
+	hash_one(bytes_of(file.p, file.n - HASH_BYTES), hash);
+	return bytes_equal(bytes_read_rest(&r), bytes_of(hash, sizeof(hash))) ? 0 : -EBADMSG;
+}
+
+static void windows_load(struct party *p, unsigned n_origins)
+{
+	uint8_t *file;
+	size_t n;
+	int ret;
+
+	p->n_origins = n_origins;
+	p->origins = calloc(n_origins, sizeof(p->origins[0]));
+	if (!p->origins)
+		exit_with(EX_OSERR, "no memory for %u replay windows", n_origins);
+	ret = state_load(p->dir, "windows", 64u << 20, &file, &n);
+	if (ret == -ENOENT)
+		return;
+	if (ret)
+		exit_with(EX_NOINPUT, "%s/windows: %s", p->path, strerror(-ret));
+	if (windows_parse(p, bytes_of(file, n)))
+		exit_with(EX_DATAERR,
+			  "%s/windows is damaged; without it messages seen before are taken again: "
+			  "remove it if that is acceptable",
+			  p->path);
+	free(file);
+}
+
+/* --- start-up --------------------------------------------------------------------------------- */
+
+static void lock_dir(struct party *p)
+{
+	p->dir = open(p->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (p->dir < 0)
+		exit_with(EX_NOINPUT, "%s: %s", p->path, strerror(errno));
+	if (!flock(p->dir, LOCK_EX | LOCK_NB))
+		return;
+	if (errno == EWOULDBLOCK)
+		exit_with(EX_TEMPFAIL,
+			  "%s is in use by another process: one at a time, or counters "
+			  "would be used twice",
+			  p->path);
+	exit_with(EX_OSERR, "%s: lock: %s", p->path, strerror(errno));
+}
+
+static uint8_t *load(const struct party *p, const char *name, size_t bytes_max, size_t *ret_n)
+{
+	uint8_t *bytes;
+	int ret = state_load(p->dir, name, bytes_max, &bytes, ret_n);
+
+	if (ret)
+		exit_with(EX_NOINPUT, "%s/%s: %s", p->path, name, strerror(-ret));
+	return bytes;
+}
+
+static void load_private(const struct party *p, const char *name, struct secret32 *ret_scalar)
+{
+	size_t n;
+	uint8_t *pem = load(p, name, PEM_BYTES_MAX, &n);
+	int ret = p256_private_from_pem(bytes_of(pem, n), ret_scalar);
+
+	secret_wipe(pem, n);
+	free(pem);
+	if (ret)
+		exit_with(EX_DATAERR, "%s/%s: no private key on P-256 in PEM", p->path, name);
+}
+
+static void load_manager(const struct party *p, struct p256_point *ret_point)
+{
+	size_t n;
+	uint8_t *pem = load(p, "manager.pub", PEM_BYTES_MAX, &n);
+
+	if (p256_public_from_pem(bytes_of(pem, n), ret_point))
+		exit_with(EX_DATAERR, "%s/manager.pub: no public key on P-256 in PEM", p->path);
+	free(pem);
+}
+
+const char *party_bundle_trouble(int error)
+{
+	switch (error) {
+	case -EBADMSG:
+		return "is damaged, or not signed by the manager whose key is in manager.pub";
+	case -ESTALE:
+		return "is older than one that was here before: fetch the current one";
+	case -ETIME:
+		return "is not valid now: is this machine's clock right?";
+	case -EPERM:
+		return "is for another id, or for other keys than those in signing.pem and "
+		       "encryption.pem";
+	case -E2BIG:
+		return "has more scopes or grants than this program holds";
+	}
+	return strerror(-error);
+}
+
+static int remember_serial(const struct party *p, uint64_t before)
+{
+	return ssdtf_serial(&p->client) > before
+		       ? number_store(p, "serial", ssdtf_serial(&p->client))
+		       : 0;
+}
+
+static void client_init(struct party *p, const struct party_config *config, struct ssdtf_time now)
+{
+	struct secret32 signing SECRET = { { 0 } }, encryption SECRET = { { 0 } };
+	struct p256_point manager;
+	struct ssdtf_config c = {
+		.id = bytes_str(config->id ? config->id : ""),
+		.signing = &signing,
+		.encryption = config->reads ? &encryption : NULL,
+		.manager = &manager,
+		.counter_step = config->counter_step,
+		.origins = p->origins,
+		.n_origins = p->n_origins,
+		.ops = config->ops,
+		.ctx = config->ctx,
+	};
+	size_t n;
+	int ret = number_load(p, "serial", &c.serial_min);
+
+	if (ret && ret != -ENOENT)
+		exit_with(EX_DATAERR, "%s/serial: not a number", p->path);
+	load_manager(p, &manager);
+	load_private(p, "signing.pem", &signing);
+	if (config->reads)
+		load_private(p, "encryption.pem", &encryption);
+	p->bundle = load(p, "bundle", BUNDLE_BYTES_MAX, &n);
+	p->bundle_n = n;
+	c.bundle = bytes_of(p->bundle, n);
+	ret = ssdtf_init(&p->client, &c, now);
+	if (ret)
+		exit_with(EX_DATAERR, "%s/bundle %s", p->path, party_bundle_trouble(ret));
+	ret = remember_serial(p, c.serial_min);
+	if (ret)
+		exit_with(EX_IOERR, "%s/serial: %s", p->path, strerror(-ret));
+}
+
+void party_open(struct party *p, const struct party_config *config, struct ssdtf_time now)
+{
+	uint64_t mark;
+	struct bytes id;
+
+	memset(p, 0, sizeof(*p));
+	p->path = config->dir;
+	lock_dir(p);
+	if (party_counter_load(p, &mark))
+		exit_with(EX_DATAERR,
+			  "%s/counter is damaged; remove it and the counter goes on "
+			  "behind the highest that the broker knows",
+			  p->path);
+	if (config->reads)
+		windows_load(p, config->n_origins);
+	client_init(p, config, now);
+	id = ssdtf_id(&p->client);
+	memcpy(p->id, id.p, id.n);
+}
+
+/* Bundles hold K_adm. */
+static void bundle_free(uint8_t *bundle, size_t n)
+{
+	if (bundle)
+		secret_wipe(bundle, n);
+	free(bundle);
+}
+
+int party_reload(struct party *p, struct ssdtf_time now)
+{
+	uint64_t before = ssdtf_serial(&p->client);
+	uint8_t *bundle;
+	size_t n;
+	int ret = state_load(p->dir, "bundle", BUNDLE_BYTES_MAX, &bundle, &n);
+
+	if (ret)
+		return ret;
+	ret = ssdtf_load_bundle(&p->client, bytes_of(bundle, n), now);
+	if (ret) {
+		bundle_free(bundle, n);
+		return ret;
+	}
+	bundle_free(p->bundle, p->bundle_n);
+	p->bundle = bundle;
+	p->bundle_n = n;
+	ret = remember_serial(p, before);
+	if (ret)
+		return ret;
+	return ssdtf_serial(&p->client) > before ? 0 : -EALREADY;
+}
+
+void party_close(struct party *p)
+{
+	ssdtf_deinit(&p->client);
+	bundle_free(p->bundle, p->bundle_n);
+	free(p->origins);
+	(void)close(p->dir); /* ends the lock */
+}

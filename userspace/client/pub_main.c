@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: MIT
+/*
+ * ssdtf-pub: seals, signs and publishes.
+ *
+ *   input --> outbox --ssdtf_seal--> libmosquitto --> broker
+ *               ^ PUBACK, $SSDTF/error, connection lost
+ *
+ * A QoS 1 message is kept until it is acknowledged, over any number of reconnects. The end waits
+ * for all acknowledgements; what is missing then is said, and is in the exit code.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "userspace/base/log.h"
+#include "userspace/client/input.h"
+#include "userspace/client/link.h"
+#include "userspace/client/options.h"
+#include "userspace/client/outbox.h"
+#include "userspace/client/party.h"
+#include "userspace/client/print.h"
+
+#define WAIT_S	    30
+#define STALLED_MS  15000 /* no acknowledgement for so long: connect anew and send again */
+#define SEALS_MAX   2	  /* the first time, and once after an error */
+#define RESENDS_MAX 2	  /* of the same bytes, after errors */
+#define TEXT_SHOWN  120
+#define TURN_MS	    1000
+
+struct pub {
+	struct options options;
+	struct party party;
+	struct link link;
+	struct outbox outbox;
+	struct input input;
+	bool input_ended;
+	unsigned refused;     /* messages that the broker will not take */
+	uint64_t progress_ms; /* when something was sent or acknowledged */
+	uint64_t ended_ms;    /* when the input did */
+};
+
+static uint64_t now_ms(const struct pub *p)
+{
+	return link_time(&p->options.link).mono_ms;
+}
+
+/* --- sending ---------------------------------------------------------------------------------- */
+
+static void cannot_seal(const struct pub *p, int error)
+{
+	const char *topic = p->options.topics[0];
+
+	switch (error) {
+	case -EACCES:
+		exit_with(EX_NOPERM, "no scope of %s's bundle covers the topic %s", p->party.id,
+			  topic);
+	case -ETIME:
+		exit_with(EX_NOPERM,
+			  "the scope of the topic %s is not valid now: %s's bundle is old, "
+			  "or this machine's clock is wrong",
+			  topic, p->party.id);
+	case -EINVAL:
+		exit_with(EX_USAGE, "-t '%s': not a topic to publish on", topic);
+	}
+	exit_with(EX_IOERR, "%s: a message cannot be sealed: %s", p->party.path, strerror(-error));
+}
+
+static void seal(struct pub *p, struct outbox_message *m)
+{
+	const struct options *o = &p->options;
+	size_t room = SSDTF_SEALED_BYTES(m->plain_n);
+	struct ssdtf_sealed s;
+	int ret;
+
+	m->sealed = malloc(room);
+	if (!m->sealed)
+		exit_with(EX_OSERR, "no memory for a message of %zu bytes", m->plain_n);
+	ret = ssdtf_seal(&p->party.client, bytes_str(o->topics[0]), bytes_of(m->plain, m->plain_n),
+			 o->qos, o->retain, link_time(&o->link), m->sealed, room, &s);
+	if (ret)
+		cannot_seal(p, ret);
+	m->sealed_n = s.payload.n;
+	m->counter = s.counter;
+	m->seals++;
+}
+
+static void send_waiting(struct pub *p)
+{
+	struct outbox_message *m;
+	int ret;
+
+	while (link_is_open(&p->link) && (m = outbox_next(&p->outbox))) {
+		if (!m->sealed)
+			seal(p, m);
+		/* Before it is handed over: at QoS 0 it is done before link_publish() returns. */
+		outbox_mark_sent(&p->outbox, m);
+		p->progress_ms = now_ms(p);
+		ret = link_publish(&p->link, p->options.topics[0], bytes_of(m->sealed, m->sealed_n),
+				   p->options.qos, p->options.retain, &m->mid);
+		if (ret == -EMSGSIZE)
+			exit_with(EX_DATAERR, "a message of %zu bytes is too long for MQTT",
+				  m->plain_n);
+		if (ret) {
+			/* The connection is on its way out, and link_turn() will say so. */
+			if (m->state == OUTBOX_SENT)
+				outbox_unsend(&p->outbox, m);
+			return;
+		}
+	}
+}
+
+static void take_input(struct pub *p)
+{
+	struct bytes message;
+	int ret = 0;
+
+	while (!p->input_ended && !outbox_full(&p->outbox)) {
+		ret = input_next(&p->input, now_ms(p), &message);
+		if (ret == -ENODATA) {
+			p->input_ended = true;
+			p->ended_ms = now_ms(p);
+		}
+		if (ret)
+			return;
+		ret = outbox_add(&p->outbox, message);
+		if (ret)
+			exit_with(EX_OSERR, "no memory for a message of %zu bytes", message.n);
+	}
+}
+
+/* --- what comes back -------------------------------------------------------------------------- */
+
+static void on_opened(void *ctx)
+{
+	struct pub *p = ctx;
+
+	p->progress_ms = now_ms(p);
+	send_waiting(p);
+}
+
+static void on_closed(void *ctx)
+{
+	outbox_all_unsent(&((struct pub *)ctx)->outbox);
+}
+
+static void on_published(void *ctx, int mid)
+{
+	struct pub *p = ctx;
+	struct outbox_message *m = outbox_by_mid(&p->outbox, mid);
+
+	if (!m)
+		return; /* a report of ours, or one that was sealed anew since */
+	p->progress_ms = now_ms(p);
+	if (p->options.qos)
+		ssdtf_acknowledged(&p->party.client, m->counter);
+	outbox_mark_done(&p->outbox, m);
+}
+
+static void on_subscribed(void *ctx, int n, const int *granted)
+{
+	/* Nothing was subscribed to. */
+}
+
+/* What is done about an error (docs/PROTOCOL.md 7). */
+enum remedy {
+	REMEDY_RESEND, /* the same bytes again: these were damaged on the way */
+	REMEDY_RESEAL, /* a new counter, and a new context where the old one is retired */
+	REMEDY_NONE,   /* the message was taken, but did not reach everybody */
+	REMEDY_REPORT, /* it never will be taken */
+};
+
+static enum remedy remedy_for(struct pub *p, const struct outbox_message *m, unsigned reason)
+{
+	switch (reason) {
+	case SSDTF_REASON_BAD_SIGNATURE:
+		return m && m->state == OUTBOX_SENT && m->resends < RESENDS_MAX ? REMEDY_RESEND
+										: REMEDY_REPORT;
+	case SSDTF_REASON_REPLAYED:
+	case SSDTF_REASON_CONTEXT_RETIRED:
+		return m && m->seals < SEALS_MAX ? REMEDY_RESEAL : REMEDY_REPORT;
+	case SSDTF_REASON_KEY_ID:
+		/* The scope has a new key: perhaps the new bundle is here already. */
+		return m && m->seals < SEALS_MAX && link_reload(&p->link) ? REMEDY_RESEAL
+									  : REMEDY_REPORT;
+	case SSDTF_REASON_UNAVAILABLE:
+		return REMEDY_NONE;
+	default:
+		return REMEDY_REPORT;
+	}
+}
+
+static void give_up(struct pub *p, struct outbox_message *m, const struct ssdtf_event *e)
+{
+	int ret = ssdtf_report(&p->party.client, e->reason, e->counter,
+			       ssdtf_gateway(&p->party.client), bytes_str("refused by the broker"));
+
+	if (ret)
+		log_warn("the report of it could not be sent: %s", strerror(-ret));
+	p->refused++;
+	if (m)
+		outbox_drop(&p->outbox, m);
+}
+
+static void take_error(struct pub *p, const struct ssdtf_event *e)
+{
+	static const char *const done[] = {
+		[REMEDY_RESEND] = ": sent again",
+		[REMEDY_RESEAL] = ": sealed anew",
+		[REMEDY_NONE] = "",
+		[REMEDY_REPORT] = ": reported",
+	};
+	struct outbox_message *m = outbox_by_counter(&p->outbox, e->counter);
+	enum remedy remedy = remedy_for(p, m, e->reason);
+	char text[TEXT_SHOWN + 1];
+
+	log_warn("error from the broker: reason=%u (%s) counter=%" PRIu64 " text=\"%s\"%s",
+		 e->reason, ssdtf_reason_text(e->reason), e->counter,
+		 print_clean(e->text, text, sizeof(text)), done[remedy]);
+	switch (remedy) {
+	case REMEDY_RESEND:
+		m->resends++;
+		outbox_unsend(&p->outbox, m);
+		break;
+	case REMEDY_RESEAL:
+		outbox_reseal(&p->outbox, m);
+		break;
+	case REMEDY_NONE:
+		break;
+	case REMEDY_REPORT:
+		give_up(p, m, e);
+		break;
+	}
+}
+
+static void on_event(void *ctx, const struct ssdtf_packet *packet, const struct ssdtf_event *e)
+{
+	if (e->kind == SSDTF_ERROR)
+		take_error(ctx, e);
+	else
+		log_debug("not for a publisher: a message on %.*s", (int)packet->topic.n,
+			  (const char *)packet->topic.p);
+}
+
+static const struct link_handler handler = {
+	.opened = on_opened,
+	.closed = on_closed,
+	.event = on_event,
+	.published = on_published,
+	.subscribed = on_subscribed,
+};
+
+/* --- the program ------------------------------------------------------------------------------ */
+
+static void open_input(struct pub *p)
+{
+	const struct options *o = &p->options;
+	int fd = STDIN_FILENO;
+
+	switch (o->source) {
+	case OPTIONS_SOURCE_NONE:
+		return;
+	case OPTIONS_SOURCE_MESSAGE:
+		input_init_message(&p->input, bytes_str(o->message), o->times, o->delay_ms);
+		return;
+	case OPTIONS_SOURCE_FILE:
+		fd = open(o->message, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			exit_with(EX_NOINPUT, "%s: %s", o->message, strerror(errno));
+		break;
+	case OPTIONS_SOURCE_LINES:
+	case OPTIONS_SOURCE_STDIN:
+		break;
+	}
+	input_init_fd(&p->input, fd, o->source == OPTIONS_SOURCE_LINES, o->times, o->delay_ms);
+}
+
+static void read_input(struct pub *p)
+{
+	struct pollfd ready = { .fd = input_fd(&p->input), .events = POLLIN };
+	int ret;
+
+	if (ready.fd < 0 || outbox_full(&p->outbox) || poll(&ready, 1, 0) <= 0)
+		return;
+	ret = input_fill(&p->input);
+	if (ret == -EMSGSIZE)
+		exit_with(EX_DATAERR, "a message of more than %u bytes", INPUT_BYTES_MAX);
+	if (ret)
+		exit_with(EX_NOINPUT, "input: %s", strerror(-ret));
+}
+
+static bool finished(const struct pub *p)
+{
+	uint32_t wait_s = p->options.wait_s ? p->options.wait_s : WAIT_S;
+
+	if (!p->input_ended)
+		return false;
+	return !p->outbox.n_active || now_ms(p) - p->ended_ms >= wait_s * 1000ull;
+}
+
+/* An acknowledgement that does not come on a session that lives: MQTT 3.1.1 has no other way to ask
+ * than to connect anew and send again [MQTT-4.4.0-1]. */
+static void check_stalled(struct pub *p)
+{
+	if (link_is_open(&p->link) && !list_empty(&p->outbox.sent) &&
+	    now_ms(p) - p->progress_ms >= STALLED_MS)
+		link_reconnect(&p->link, "no acknowledgement for a while");
+}
+
+/* 0, or the link's reason to give up. */
+static int run(struct pub *p)
+{
+	uint64_t until;
+	int watch, code = 0;
+
+	while (!code && !link_stopped()) {
+		read_input(p);
+		take_input(p);
+		send_waiting(p);
+		if (finished(p))
+			break;
+		check_stalled(p);
+		watch = outbox_full(&p->outbox) ? -1 : input_fd(&p->input);
+		until = now_ms(p) + TURN_MS;
+		if (!outbox_full(&p->outbox) && input_next_ms(&p->input) < until)
+			until = input_next_ms(&p->input);
+		code = link_turn(&p->link, watch, until);
+	}
+	return code;
+}
+
+/* The exit code: what went wrong first in this order. */
+static int verdict(const struct pub *p, int code)
+{
+	if (p->refused)
+		log_error("%u message%s refused by the broker", p->refused,
+			  p->refused == 1 ? "" : "s");
+	if (p->outbox.n_active)
+		log_error("%u message%s %s", p->outbox.n_active, p->outbox.n_active == 1 ? "" : "s",
+			  p->options.qos ? "unacknowledged" : "not sent");
+	if (code) {
+		log_error("%s", link_why(&p->link));
+		return code;
+	}
+	if (p->refused)
+		return EX_NOPERM;
+	return p->outbox.n_active ? EX_TEMPFAIL : EX_OK;
+}
+
+int main(int argc, char **argv)
+{
+	static struct pub p;
+	struct party_config config = { .ops = &link_ops, .ctx = &p.link };
+	int code;
+
+	options_parse(OPTIONS_PUB, argc, argv, &p.options);
+	config.dir = p.options.dir;
+	config.id = p.options.id;
+	config.counter_step = p.options.counter_step;
+	link_catch_signals();
+	link_init(&p.link, &p.party, &p.options.link, &handler, &p);
+	party_open(&p.party, &config, link_time(&p.options.link));
+	outbox_init(&p.outbox);
+	open_input(&p);
+	code = run(&p);
+	link_deinit(&p.link);
+	code = verdict(&p, code);
+	input_deinit(&p.input);
+	outbox_deinit(&p.outbox);
+	party_close(&p.party);
+	return code;
+}
