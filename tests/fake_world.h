@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The manager's side of a broker test: scopes, parties and grants with all their keys, and the
+ * gateway bundle that says so. Nothing is in force before world_apply().
+ *
+ * world_new() has this in it, which most tests need no more than:
+ *
+ *	scope "temp"  key id 1  site/+/temp, site/+/hum      dev1 and dev2 publish
+ *	scope "cam"   key id 2  cam/#                        dev2 and cam1 publish
+ *	rx1 reads temp; rx2 reads temp (with proof) and cam; rx3 reads nothing; mgr is the manager
+ */
+#ifndef SSDTF_TESTS_FAKE_WORLD_H
+#define SSDTF_TESTS_FAKE_WORLD_H
+
+#include "tests/fake_broker.h"
+#include "userspace/bundle/bundle.h"
+
+#define WORLD_SCOPES_MAX  8
+#define WORLD_PARTIES_MAX 16
+#define WORLD_GRANTS_MAX  1024
+#define WORLD_REVOKED_MAX 1024
+#define WORLD_LIST_MAX	  4 /* filters of a scope, scopes of a party */
+#define WORLD_BUNDLE_MAX  65536
+
+#define WORLD_KEY_TEMP 1
+#define WORLD_KEY_CAM  2
+
+struct world_scope {
+	const char *name;
+	uint32_t key_id;
+	enum hpke_suite suite;
+	const char *filters[WORLD_LIST_MAX]; /* up to the first NULL */
+	uint64_t not_before_ms, not_after_ms;
+	struct secret32 a;
+	struct p256_point point;
+};
+
+struct world_party {
+	const char *id;
+	uint8_t roles;
+	const char *scopes[WORLD_LIST_MAX];
+	uint8_t admission_flags;
+	uint8_t k_adm[ADMISSION_KEY_BYTES];
+	struct p256_private *key;
+	struct p256_public *key_public;
+	struct p256_point signing;
+	struct secret32 b;
+	struct p256_point encryption;
+	bool gone; /* not in the next bundle */
+};
+
+struct world_grant {
+	uint8_t id[GRANT_ID_BYTES];
+	struct world_party *to;
+	struct world_scope *scope;
+	uint8_t flags;
+	uint64_t not_before_ms, not_after_ms;
+	struct p256_point x;
+	struct secret32 d;
+	uint8_t blob[FAKE_BLOB_BYTES];
+	bool gone;
+};
+
+struct world {
+	struct fake_broker *fake;
+	struct world_scope scopes[WORLD_SCOPES_MAX];
+	struct world_party parties[WORLD_PARTIES_MAX];
+	struct world_grant grants[WORLD_GRANTS_MAX];
+	struct bundle_gateway_revoked revoked[WORLD_REVOKED_MAX];
+	unsigned n_scopes, n_parties, n_grants, n_revoked;
+	uint64_t serial;
+	uint8_t bundle[WORLD_BUNDLE_MAX];
+
+	/* The usual cast. */
+	struct world_scope *temp, *cam;
+	struct world_party *dev1, *dev2, *cam1, *rx1, *rx2, *rx3, *mgr;
+	struct world_grant *rx1_temp, *rx2_temp, *rx2_cam;
+};
+
+/* The usual cast over a broker with SSDTF and these limits (NULL: the default), applied. */
+struct world *world_new(const struct broker_config *config);
+/* With its broker. */
+void world_free(struct world *w);
+
+struct world_scope *world_add_scope(struct world *w, const char *name, uint32_t key_id,
+				    const char *filter);
+struct world_party *world_add_party(struct world *w, const char *id, uint8_t roles,
+				    const char *scope);
+struct world_grant *world_add_grant(struct world *w, struct world_party *to,
+				    struct world_scope *scope, uint8_t flags);
+/* In the bundle or not; NULL: never was. */
+struct world_party *world_party_of(struct world *w, struct bytes id);
+struct world_grant *world_grant_of(struct world *w, struct bytes grant_id);
+/* Takes a grant away and says that its key id has a revocation, now. */
+void world_revoke(struct world *w, struct world_grant *g);
+/* Another signing key for a party. */
+void world_new_key(struct world_party *p);
+
+/* The bundle as it stands. */
+struct bytes world_bundle(struct world *w);
+/* Applies the bundle with the next serial; it must be taken. */
+void world_apply(struct world *w);
+/* A restart, with the bundle applied again under its serial. */
+void world_restart(struct world *w);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker as an engine: events in, actions out. It does no I/O, reads no clock and owns no
+ * thread, so that a test drives all of it on fake sockets and a fake clock, and core/ on io_uring.
+ *
+ * The owner calls broker_*(); the engine answers through struct broker_ops. A turn of the owner's
+ * loop is: broker_time(), then any number of events, then broker_turn(), which forms the batches
+ * (one signature for many deliveries, one commit for many counters) of all that the turn brought.
+ * The engine never calls an op from within an op. One thread.
+ *
+ * Slow things are jobs: verify (crypto workers), token (hsmd), commit (storage). A job is the
+ * engine's memory, lent until its broker_*_done(); the owner gives each back exactly once.
+ *   - verify jobs must come back in the order in which they went out;
+ *   - token jobs may come back in any order;
+ *   - at most one commit is out at a time.
+ */
+#ifndef SSDTF_BROKER_BROKER_H
+#define SSDTF_BROKER_BROKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "userspace/base/bytes.h"
+#include "userspace/base/replay.h"
+#include "userspace/crypto/envelope.h"
+#include "userspace/crypto/grant.h"
+#include "userspace/crypto/p256.h"
+
+struct broker;
+struct broker_conn;
+struct broker_verify; /* verify.h has the work itself */
+
+/* Limits; broker_limits_default() is right for a gateway of 1 GiB. Zero is never a limit. */
+struct broker_limits {
+	uint32_t packet_bytes_max;   /* a larger packet ends the connection */
+	uint32_t connections_max;    /* one more is closed at once */
+	uint32_t sessions_max;	     /* with those kept for absent clients */
+	uint32_t subscriptions_max;  /* of one session: SUBACK 0x80 beyond */
+	uint32_t retained_max;	     /* messages; a new topic beyond is not retained */
+	uint32_t queue_messages_max; /* of one session; QoS 1 beyond is dropped and counted */
+	uint32_t queue_bytes_max;
+	uint32_t queue_high_water;  /* messages at a connected receiver: its senders are paused */
+	uint32_t receiver_stall_ms; /* one that takes nothing for so long pauses nobody */
+	uint32_t inflight_max;	    /* unacknowledged QoS 1 messages towards one client */
+	uint32_t output_bytes_soft; /* unsent bytes of a connection above which none are added */
+	uint32_t
+		verify_bytes_max; /* of one connection with the crypto workers: then it is paused */
+	uint32_t verify_pending_max;  /* of one connection: then it is paused */
+	uint32_t connect_timeout_ms;  /* from accept to CONNECT */
+	uint32_t auth_timeout_ms;     /* from CONNECT to the response */
+	uint32_t convert_deadline_ms; /* then a conversion counts as unavailable and is tried again
+				       */
+	uint32_t capsules_max;	      /* conversions remembered */
+	uint32_t contexts_max;	      /* encs seen, for retirement */
+	uint32_t errors_per_second;   /* $SSDTF/error to one session */
+	uint32_t reports_queue_max;   /* for an absent manager */
+};
+
+void broker_limits_default(struct broker_limits *l);
+
+struct broker_config {
+	bool plain;	/* an ordinary MQTT broker: no SSDTF, no token, no bundle */
+	bool admission; /* CONNECT must carry a valid admission token (PROTOCOL 6) */
+	struct broker_limits limits;
+	uint8_t hash_key[16]; /* random, for tables keyed by what peers choose */
+};
+
+/* --- jobs ------------------------------------------------------------------------------------- */
+
+enum broker_token_op { BROKER_TOKEN_CONVERT, BROKER_TOKEN_SIGN };
+enum broker_token_status {
+	BROKER_TOKEN_OK,
+	BROKER_TOKEN_REFUSED,	  /* this job will never succeed (bad key, bad request) */
+	BROKER_TOKEN_UNAVAILABLE, /* later, perhaps */
+};
+
+struct broker_token_job {
+	enum broker_token_op op;
+	uint8_t grant_id[GRANT_ID_BYTES]; /* CONVERT */
+	uint8_t input[P256_POINT_BYTES];  /* CONVERT: a point on the curve; SIGN: 32-byte digest */
+	struct bytes blob;		  /* CONVERT: the wrapped conversion key */
+	uint64_t deadline_ms;
+	enum broker_token_status status; /* the owner's answer */
+	uint8_t output[P256_SIG_BYTES];	 /* x (32) or signature (64) */
+	void *owner;			 /* the owner's, while it is out */
+};
+
+/* What must be on stable storage before the acknowledgements that wait for it go out. */
+struct broker_commit_replay {
+	char id[65];
+	struct replay_window window;
+};
+struct broker_commit_context { /* an enc seen: PROTOCOL 2's retirement */
+	uint32_t key_id;
+	uint64_t enc_hash;
+	uint64_t seen_ms; /* wall clock */
+};
+struct broker_commit_revoked {
+	uint32_t key_id;
+	uint64_t revoked_at_ms;	   /* the manager's word */
+	uint64_t retire_before_ms; /* wall clock here: contexts seen until then are retired */
+};
+struct broker_commit {
+	unsigned n_replay, n_contexts, n_revoked;
+	struct broker_commit_replay *replay;
+	struct broker_commit_context *contexts;
+	struct broker_commit_revoked *revoked;
+	uint64_t bundle_serial; /* 0: unchanged */
+};
+
+/* --- actions ---------------------------------------------------------------------------------- */
+
+struct broker_ops {
+	/* n bytes at the end of the connection's output, to be filled before the next call of an
+	 * op. NULL: no memory or far over its limit; the engine then closes the connection. */
+	uint8_t *(*out)(void *io, void *conn_io, size_t n);
+	/* Bytes handed to out() that the peer's kernel has not taken yet. */
+	size_t (*backlog)(void *io, void *conn_io);
+	/* Send what out() took, then close. The engine has forgotten the connection. */
+	void (*close)(void *io, void *conn_io, const char *why);
+	/* Stop or go on reading. What was read already may still be handed in. */
+	void (*pause)(void *io, void *conn_io, bool paused);
+	void (*verify)(void *io, struct broker_verify *job);
+	void (*token)(void *io, struct broker_token_job *job);
+	/* A grant is gone: its key is to be forgotten wherever it is held. */
+	void (*forget)(void *io, const uint8_t grant_id[GRANT_ID_BYTES]);
+	void (*commit)(void *io, const struct broker_commit *commit);
+	/* A line for the log; peers can provoke it, so the owner limits its rate. */
+	void (*note)(void *io, const char *event, const char *client_id, const char *what);
+};
+
+/* --- events ----------------------------------------------------------------------------------- */
+
+/* ops and config are copied. NULL: no memory. */
+struct broker *broker_new(const struct broker_config *config, const struct broker_ops *ops,
+			  void *io) must_check;
+/* Ends everything without a word to anyone: connections are forgotten, not closed. Jobs that are
+ * out must have been given back. */
+void broker_free(struct broker *b);
+
+/* The time, before the events of a turn. mono_ms never goes back; wall_ms is since 1970. */
+void broker_time(struct broker *b, uint64_t mono_ms, uint64_t wall_ms);
+
+/* A connection was accepted. NULL: over the limit or no memory; the owner closes it. */
+struct broker_conn *broker_conn_open(struct broker *b, void *conn_io) must_check;
+/* Bytes came in, in any cut. */
+void broker_conn_input(struct broker_conn *c, struct bytes in);
+/* Its backlog fell: there is room below output_bytes_soft again. */
+void broker_conn_drained(struct broker_conn *c);
+/* The peer is gone. The engine forgets the connection (and publishes its Will). */
+void broker_conn_closed(struct broker_conn *c);
+
+void broker_verify_done(struct broker *b, struct broker_verify *job);
+void broker_token_done(struct broker *b, struct broker_token_job *job);
+/* error: 0 or -errno. On an error the same commit is submitted again after a second. */
+void broker_commit_done(struct broker *b, int error);
+
+/* The end of a turn. */
+void broker_turn(struct broker *b);
+/* Milliseconds until broker_turn() must be called even if nothing happens; UINT64_MAX: never. */
+uint64_t broker_wait_ms(const struct broker *b);
+
+/* --- configuration and state ------------------------------------------------------------------ */
+
+/*
+ * Applies the body of a gateway bundle whose signature the caller has checked (bundle.h). All or
+ * nothing; *ret_why is a constant text for people on error. -ESTALE for a serial below the one
+ * applied, -EBADMSG for a body that does not decode, -ENOMEM. What is gone in it is gone at once:
+ * sessions of revoked parties are closed, revoked grants convert nothing any more.
+ */
+int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body,
+			const char **ret_why) must_check;
+
+/* What an earlier run committed, before the first connection. */
+int broker_restore_replay(struct broker *b, const char *id,
+			  const struct replay_window *w) must_check;
+int broker_restore_context(struct broker *b, const struct broker_commit_context *c) must_check;
+int broker_restore_revoked(struct broker *b, const struct broker_commit_revoked *r) must_check;
+void broker_restore_serial(struct broker *b, uint64_t bundle_serial);
+
+/* Says goodbye to every connection (for SIGTERM): they are closed, Wills are not published. */
+void broker_stop(struct broker *b);
+
+struct broker_stats {
+	uint64_t connects, auth_passed, auth_failed, admission_refused;
+	uint64_t received, accepted, replayed, refused[9]; /* refused: by PROTOCOL 7 reason */
+	uint64_t delivered, acknowledged, no_grant, dropped_qos0, dropped_full;
+	uint64_t conversions, capsule_hits, conversion_retries, signatures, signed_deliveries;
+	uint64_t commits, errors_sent, nacks, reports;
+	uint32_t connections, sessions, retained, queued, capsules, contexts;
+};
+void broker_stats(const struct broker *b, struct broker_stats *ret_s);
+
+/* What is retained, as it is stored: in SSDTF mode the sender's bytes at level 0. */
+void broker_each_retained(const struct broker *b,
+			  void (*each)(void *ctx, struct bytes topic, struct bytes body),
+			  void *ctx);
+
+/* For the loss and leak checks of tests and the benchmark. */
+uint64_t broker_mallocs(const struct broker *b);
+
+#endif

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/broker/commit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "userspace/broker/conn.h"
+#include "userspace/broker/engine.h"
+
+#define RETRY_MS 1000
+
+struct pending_revoked {
+	struct list link;
+	struct broker_commit_revoked entry;
+};
+
+static void retry_fired(struct timer *t)
+{
+	struct commit *c = container_of(t, struct commit, retry);
+
+	c->broker->ops.commit(c->broker->io, &c->batch);
+}
+
+void commit_init(struct broker *b)
+{
+	struct commit *c = &b->commit;
+
+	memset(c, 0, sizeof(*c));
+	list_init(&c->dirty);
+	list_init(&c->revoked);
+	list_init(&c->acks);
+	list_init(&c->acks_out);
+	timer_init(&c->retry, retry_fired);
+	c->broker = b;
+}
+
+static void release(struct list *acks, void (*how)(struct ack *a))
+{
+	while (!list_empty(acks)) {
+		struct ack *a = list_first(acks, struct ack, wait);
+
+		list_del(&a->wait);
+		how(a);
+	}
+}
+
+void commit_deinit(struct broker *b)
+{
+	struct commit *c = &b->commit;
+	struct commit_sender *s, *tmp;
+
+	release(&c->acks, ack_drop);
+	release(&c->acks_out, ack_drop);
+	while (!list_empty(&c->revoked)) {
+		struct pending_revoked *r = list_first(&c->revoked, struct pending_revoked, link);
+
+		list_del(&r->link);
+		pool_free(&b->pool, r);
+	}
+	HASH_ITER(hh, c->senders, s, tmp) {
+		HASH_DELETE(hh, c->senders, s);
+		pool_free(&b->pool, s);
+	}
+	timer_cancel(&b->wheel, &c->retry);
+	free(c->batch.replay);
+	free(c->batch.contexts);
+	free(c->batch.revoked);
+}
+
+struct commit_sender *commit_sender(struct broker *b, struct bytes id)
+{
+	struct commit_sender *s;
+
+	HASH_FIND(hh, b->commit.senders, id.p, id.n, s);
+	if (s)
+		return s;
+	s = pool_zalloc(&b->pool, sizeof(*s));
+	if (!s)
+		return NULL;
+	BUG_ON(id.n >= sizeof(s->id));
+	memcpy(s->id, id.p, id.n);
+	s->id_n = (uint8_t)id.n;
+	list_init(&s->dirty);
+	list_init(&s->contexts);
+	table_oom = false;
+	HASH_ADD(hh, b->commit.senders, id, s->id_n, s);
+	if (table_oom) {
+		pool_free(&b->pool, s);
+		return NULL;
+	}
+	return s;
+}
+
+int broker_restore_replay(struct broker *b, const char *id, const struct replay_window *w)
+{
+	struct commit_sender *s;
+
+	if (!*id || strlen(id) >= sizeof(s->id))
+		return -EINVAL;
+	s = commit_sender(b, bytes_str(id));
+	if (!s)
+		return -ENOMEM;
+	s->window = *w;
+	return 0;
+}
+
+void commit_sender_changed(struct broker *b, struct commit_sender *s)
+{
+	if (list_empty(&s->dirty))
+		list_add_tail(&b->commit.dirty, &s->dirty);
+}
+
+void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet_id)
+{
+	struct ack *a = ack_new(conn, packet_id);
+
+	if (a)
+		list_add_tail(&b->commit.acks, &a->wait);
+}
+
+int commit_revoked(struct broker *b, const struct broker_commit_revoked *entry)
+{
+	struct pending_revoked *r = pool_alloc(&b->pool, sizeof(*r));
+
+	if (!r)
+		return -ENOMEM;
+	r->entry = *entry;
+	list_add_tail(&b->commit.revoked, &r->link);
+	return 0;
+}
+
+/* Room for one more element of an array of n. False: no memory, it waits for the next commit. */
+static bool room_for(void **array, unsigned *room, unsigned n, size_t size)
+{
+	unsigned more = *room ? 2 * *room : 64;
+	void *bigger;
+
+	if (n < *room)
+		return true;
+	bigger = realloc(*array, more * size);
+	if (!bigger)
+		return false;
+	*array = bigger;
+	*room = more;
+	return true;
+}
+
+static bool take_senders(struct commit *c)
+{
+	struct commit_sender *s;
+
+	while ((s = list_first(&c->dirty, struct commit_sender, dirty))) {
+		struct broker_commit_replay *to;
+
+		if (!room_for((void **)&c->batch.replay, &c->room_replay, c->batch.n_replay,
+			      sizeof(*to)))
+			return false;
+		list_del(&s->dirty);
+		to = &c->batch.replay[c->batch.n_replay++];
+		memcpy(to->id, s->id, sizeof(to->id));
+		to->window = s->window;
+	}
+	return true;
+}
+
+static bool take_contexts(struct commit *c, struct contexts *contexts)
+{
+	struct context *x;
+
+	while ((x = list_first(&contexts->dirty, struct context, dirty))) {
+		if (!room_for((void **)&c->batch.contexts, &c->room_contexts, c->batch.n_contexts,
+			      sizeof(*c->batch.contexts)))
+			return false;
+		list_del(&x->dirty);
+		x->committed_ms = x->seen_ms;
+		c->batch.contexts[c->batch.n_contexts++] = (struct broker_commit_context){
+			.key_id = x->key.key_id,
+			.enc_hash = x->key.enc_hash,
+			.seen_ms = x->seen_ms,
+		};
+	}
+	return true;
+}
+
+static bool take_revoked(struct broker *b, struct commit *c)
+{
+	struct pending_revoked *r;
+
+	while ((r = list_first(&c->revoked, struct pending_revoked, link))) {
+		if (!room_for((void **)&c->batch.revoked, &c->room_revoked, c->batch.n_revoked,
+			      sizeof(*c->batch.revoked)))
+			return false;
+		list_del(&r->link);
+		c->batch.revoked[c->batch.n_revoked++] = r->entry;
+		pool_free(&b->pool, r);
+	}
+	return true;
+}
+
+void commit_turn(struct broker *b)
+{
+	struct commit *c = &b->commit;
+	bool whole;
+
+	if (c->out)
+		return;
+	c->batch.n_replay = c->batch.n_contexts = c->batch.n_revoked = 0;
+	c->batch.bundle_serial = c->bundle_serial;
+	c->bundle_serial = 0;
+	whole = take_revoked(b, c) && take_senders(c) && take_contexts(c, &b->contexts);
+	if (!c->batch.n_replay && !c->batch.n_contexts && !c->batch.n_revoked &&
+	    !c->batch.bundle_serial) {
+		if (whole)
+			release(&c->acks, ack_ready); /* all they wait for is stored already */
+		return;
+	}
+	/* Where memory did not last for all, no acknowledgement goes with this part. */
+	if (whole)
+		list_splice_tail(&c->acks_out, &c->acks);
+	c->out = true;
+	b->ops.commit(b->io, &c->batch);
+}
+
+void broker_commit_done(struct broker *b, int error)
+{
+	struct commit *c = &b->commit;
+
+	BUG_ON(!c->out);
+	if (error) {
+		timer_arm(&b->wheel, &c->retry, b->mono_ms + RETRY_MS);
+		return;
+	}
+	c->out = false;
+	b->stats.commits++;
+	release(&c->acks_out, ack_ready);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What must outlive the process: replay windows, contexts seen, revocations. Changes gather while a
+ * commit is under way and go out together with the next one; acknowledgements wait for theirs.
+ *
+ * A message is routed at once and acknowledged when its counter is on stable storage: a crash in
+ * between makes the sender send it again (QoS 1 allows that), and never loses what was
+ * acknowledged.
+ */
+#ifndef SSDTF_BROKER_COMMIT_H
+#define SSDTF_BROKER_COMMIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "userspace/base/timer.h"
+#include "userspace/broker/broker.h"
+#include "userspace/broker/table.h"
+
+struct broker_conn;
+
+/* A sender's replay window, kept whether it is connected or not. */
+struct commit_sender {
+	UT_hash_handle hh;
+	char id[65];
+	uint8_t id_n;
+	struct replay_window window;
+	struct list contexts; /* of its contexts, oldest use first; the retired ones not */
+	unsigned n_contexts;
+	uint64_t no_clock_next_ms; /* when it may connect with slot 0 again */
+	struct list dirty;
+};
+
+struct commit {
+	struct commit_sender *senders;
+	struct list dirty;   /* senders changed since the last commit */
+	struct list revoked; /* revocations not yet committed */
+	struct list acks,
+		acks_out;	/* ack.wait: waiting for the next commit, for the one under way */
+	uint64_t bundle_serial; /* to be committed; 0: unchanged */
+	bool out;		/* a commit is under way or to be tried again */
+	struct broker_commit batch; /* what is out */
+	unsigned room_replay, room_contexts, room_revoked;
+	struct timer retry;
+	struct broker *broker;
+};
+
+void commit_init(struct broker *b);
+void commit_deinit(struct broker *b);
+/* The window of a sender, made where it is new. NULL: no memory. */
+struct commit_sender *commit_sender(struct broker *b, struct bytes id) must_check;
+void commit_sender_changed(struct broker *b, struct commit_sender *s);
+/* PUBACK packet_id on conn once all that has changed so far is stored. */
+void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet_id);
+int commit_revoked(struct broker *b, const struct broker_commit_revoked *r) must_check;
+void commit_turn(struct broker *b);
+
+#endif

@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/broker/conn.h"
+
+#include <string.h>
+
+#include "userspace/broker/auth.h"
+#include "userspace/broker/engine.h"
+#include "userspace/broker/ingress.h"
+#include "userspace/base/text.h"
+#include "userspace/crypto/hash.h"
+
+#define PARTIAL_BYTES_MIN 256
+
+/* Before a session is open: room for a CONNECT with a Will, then for a response. */
+#define PACKET_BYTES_CONNECT (160u << 10)
+#define PACKET_BYTES_AUTH    4096u
+
+static void timer_fired(struct timer *t);
+static void errors_fired(struct timer *t);
+
+struct broker_conn *broker_conn_open(struct broker *b, void *conn_io)
+{
+	struct broker_conn *c;
+
+	if (b->stats.connections >= b->config.limits.connections_max)
+		return NULL;
+	c = pool_zalloc(&b->pool, sizeof(*c));
+	if (!c)
+		return NULL;
+	c->broker = b;
+	c->io = conn_io;
+	c->state = CONN_NEW;
+	c->last_rx_ms = b->mono_ms;
+	list_init(&c->blocked);
+	list_init(&c->acks);
+	timer_init(&c->timer, timer_fired);
+	timer_init(&c->errors, errors_fired);
+	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.connect_timeout_ms);
+	list_add_tail(&b->conns, &c->link);
+	b->stats.connections++;
+	return c;
+}
+
+void conn_put(struct broker_conn *c)
+{
+	BUG_ON(c->refs == 0);
+	c->refs--;
+	if (c->refs == 0 && c->state == CONN_CLOSED) {
+		/* broker_turn() frees it, so that nobody up the stack loses it. */
+		list_del(&c->link);
+		list_add_tail(&c->broker->reapable, &c->link);
+	}
+}
+
+/* The engine lets go of a connection; jobs may still point at it. */
+static void forget(struct broker_conn *c, bool publish_will)
+{
+	struct broker *b = c->broker;
+	struct message *will = c->state == CONN_OPEN && publish_will ? c->will : NULL;
+	struct session *s = c->session;
+
+	if (c->will && !will)
+		message_put(&b->pool, c->will);
+	c->will = NULL;
+	c->pauses = 0;
+	acks_close(c);
+	c->state = CONN_CLOSED;
+	c->io = NULL;
+	c->session = NULL;
+	timer_cancel(&b->wheel, &c->timer);
+	timer_cancel(&b->wheel, &c->errors);
+	list_del(&c->blocked);
+	list_del(&c->link); /* `partial` stays: a packet in it may be in hand */
+	list_add_tail(c->refs ? &b->dead : &b->reapable, &c->link);
+	b->stats.connections--;
+	if (s) {
+		s->conn = NULL;
+		session_detach(b, s);
+		if (s->clean)
+			session_free(b, s);
+	}
+	if (will) {
+		route_message(b, will, NULL);
+		message_put(&b->pool, will);
+	}
+}
+
+static void close_conn(struct broker_conn *c, const char *why, bool publish_will)
+{
+	void *io = c->io;
+
+	if (c->state == CONN_CLOSED)
+		return;
+	forget(c, publish_will);
+	c->broker->ops.close(c->broker->io, io, why);
+}
+
+void conn_fail(struct broker_conn *c, const char *why)
+{
+	close_conn(c, why, true);
+}
+
+void conn_end(struct broker_conn *c, const char *why)
+{
+	close_conn(c, why, false);
+}
+
+void broker_conn_closed(struct broker_conn *c)
+{
+	if (c->state != CONN_CLOSED)
+		forget(c, true);
+}
+
+void broker_conn_drained(struct broker_conn *c)
+{
+	if (c->session)
+		session_mark_dirty(c->broker, c->session);
+}
+
+static void timer_fired(struct timer *t)
+{
+	struct broker_conn *c = container_of(t, struct broker_conn, timer);
+	struct broker *b = c->broker;
+
+	switch (c->state) {
+	case CONN_NEW:
+		conn_fail(c, "no CONNECT in time");
+		return;
+	case CONN_CHALLENGED:
+	case CONN_CHECKING:
+	case CONN_OPENING:
+		b->stats.auth_failed++;
+		conn_fail(c, "not authenticated in time");
+		return;
+	case CONN_OPEN:
+		/* Armed once per period, not once per packet. [MQTT-3.1.2-24] One that is paused is
+		 * silent by our own doing. */
+		if (c->pauses)
+			c->last_rx_ms = b->mono_ms;
+		if (b->mono_ms - c->last_rx_ms >= c->keepalive_ms)
+			conn_fail(c, "keep alive time-out");
+		else
+			timer_arm(&b->wheel, t, c->last_rx_ms + c->keepalive_ms);
+		return;
+	case CONN_CLOSED:
+		return;
+	}
+}
+
+void conn_pause(struct broker_conn *c, enum conn_pause why)
+{
+	if (c->state == CONN_CLOSED)
+		return;
+	if (!c->pauses)
+		c->broker->ops.pause(c->broker->io, c->io, true);
+	c->pauses |= why;
+}
+
+void conn_resume(struct broker_conn *c, enum conn_pause why)
+{
+	if (c->state == CONN_CLOSED || !(c->pauses & why))
+		return;
+	c->pauses &= (uint8_t)~why;
+	if (!c->pauses)
+		c->broker->ops.pause(c->broker->io, c->io, false);
+}
+
+uint8_t *conn_out(struct broker_conn *c, size_t n)
+{
+	uint8_t *p;
+
+	if (c->state == CONN_CLOSED)
+		return NULL;
+	p = c->broker->ops.out(c->broker->io, c->io, n);
+	if (!p)
+		conn_fail(c, "its output is full");
+	return p;
+}
+
+/* A packet encoded in a small buffer first: everything here but PUBLISH is small. */
+static void send_small(struct broker_conn *c, const uint8_t *packet, size_t n)
+{
+	uint8_t *p = conn_out(c, n);
+
+	if (p)
+		memcpy(p, packet, n);
+}
+
+void conn_send_connack(struct broker_conn *c, bool session_present, uint8_t code)
+{
+	uint8_t buf[8];
+	struct bytes_writer w = bytes_writer_of(buf, sizeof(buf));
+
+	mqtt_encode_connack(session_present, code, &w);
+	BUG_ON(w.bad);
+	send_small(c, buf, w.used);
+}
+
+void conn_send_ack(struct broker_conn *c, enum mqtt_type type, uint16_t packet_id)
+{
+	uint8_t buf[8];
+	struct bytes_writer w = bytes_writer_of(buf, sizeof(buf));
+
+	mqtt_encode_ack(type, packet_id, &w);
+	BUG_ON(w.bad);
+	send_small(c, buf, w.used);
+}
+
+static void send_suback(struct broker_conn *c, uint16_t packet_id, const uint8_t *codes, size_t n)
+{
+	uint8_t buf[MQTT_FIXED_HEADER_MAX + 2 + MQTT_FILTERS_MAX];
+	struct bytes_writer w = bytes_writer_of(buf, sizeof(buf));
+
+	mqtt_encode_suback(packet_id, codes, n, &w);
+	BUG_ON(w.bad);
+	send_small(c, buf, w.used);
+}
+
+/* Every second that passed lets off its share. */
+static void budget_refresh(struct broker_conn *c)
+{
+	uint64_t second = c->broker->mono_ms / 1000;
+	uint64_t let_off = (second - c->budget_second) * c->broker->config.limits.errors_per_second;
+
+	c->budget_second = second;
+	c->budget = let_off >= c->budget ? 0 : c->budget - (uint32_t)let_off;
+}
+
+bool conn_budget(struct broker_conn *c)
+{
+	budget_refresh(c);
+	if (c->budget >= c->broker->config.limits.errors_per_second)
+		return false;
+	c->budget++;
+	return true;
+}
+
+void conn_budget_owe(struct broker_conn *c)
+{
+	budget_refresh(c);
+	if (++c->budget < c->broker->config.limits.errors_per_second)
+		return;
+	conn_pause(c, CONN_PAUSE_ERRORS);
+	if (!timer_armed(&c->errors))
+		timer_arm(&c->broker->wheel, &c->errors, (c->budget_second + 1) * 1000);
+}
+
+static void errors_fired(struct timer *t)
+{
+	struct broker_conn *c = container_of(t, struct broker_conn, errors);
+
+	budget_refresh(c);
+	if (c->budget < c->broker->config.limits.errors_per_second)
+		conn_resume(c, CONN_PAUSE_ERRORS);
+	else
+		timer_arm(&c->broker->wheel, t, (c->budget_second + 1) * 1000);
+}
+
+bool conn_attach(struct broker_conn *c)
+{
+	struct broker *b = c->broker;
+	struct session *s = session_find(b, conn_id(c));
+
+	if (s && s->conn) {
+		conn_fail(s->conn, "taken over by a new connection"); /* [MQTT-3.1.4-2] */
+		s = session_find(b, conn_id(c)); /* a clean one is gone with it */
+	}
+	if (s && c->clean) {
+		session_free(b, s);
+		s = NULL;
+	}
+	if (!s)
+		s = session_new(b, conn_id(c), c->clean);
+	if (!s) {
+		conn_fail(c, "no room for another session");
+		return false;
+	}
+	s->clean = c->clean;
+	s->conn = c;
+	s->party = b->config.plain ? NULL : directory_party(b->directory, conn_id(c));
+	c->session = s;
+	c->state = CONN_OPEN;
+	if (c->keepalive_ms)
+		timer_arm(&b->wheel, &c->timer, b->mono_ms + c->keepalive_ms);
+	else
+		timer_cancel(&b->wheel, &c->timer);
+	session_mark_dirty(b, s);
+	return true;
+}
+
+/* --- packets ---------------------------------------------------------------------------------- */
+
+static void refuse_connect(struct broker_conn *c, uint8_t code, const char *why)
+{
+	broker_note(c->broker, "refused", conn_id(c), why);
+	conn_send_connack(c, false, code);
+	conn_end(c, why);
+}
+
+/* An id for a client that left it to us [MQTT-3.1.3-6]; plain mode only. */
+static void assign_id(struct broker_conn *c)
+{
+	uint8_t random[12];
+
+	hash_random(random, sizeof(random));
+	memcpy(c->id, "auto-", 5);
+	text_hex(bytes_of(random, sizeof(random)), c->id + 5);
+	c->id_n = (uint8_t)strlen(c->id);
+}
+
+static bool keep_will(struct broker_conn *c, const struct mqtt_connect *p)
+{
+	struct mqtt_publish will = {
+		.qos = p->will.qos,
+		.retain = p->will.retain,
+		.topic = p->will.topic,
+		.payload = p->will.payload,
+	};
+
+	if (!p->has_will)
+		return true;
+	c->will = message_new(&c->broker->pool, &will, conn_id(c), !c->broker->config.plain);
+	return c->will;
+}
+
+bool conn_session_present(const struct broker_conn *c)
+{
+	const struct session *s = session_find(c->broker, conn_id(c));
+
+	return !c->clean && s && !s->clean; /* a clean one ends where its connection does */
+}
+
+bool conn_session_fits(const struct broker_conn *c)
+{
+	const struct broker *b = c->broker;
+
+	return b->sessions.n < b->config.limits.sessions_max || session_find(c->broker, conn_id(c));
+}
+
+static void open_plain(struct broker_conn *c)
+{
+	if (!conn_session_fits(c))
+		return refuse_connect(c, 3, "no room for another session");
+	conn_send_connack(c, conn_session_present(c), 0);
+	if (c->state != CONN_CLOSED && conn_attach(c))
+		c->broker->stats.connects++;
+}
+
+static void handle_connect(struct broker_conn *c, struct bytes body)
+{
+	struct mqtt_connect p;
+	enum mqtt_reason r = mqtt_decode_connect(body, &p);
+
+	if (r == MQTT_UNSUPPORTED_LEVEL)
+		return refuse_connect(c, 1, "protocol level is not 3.1.1");
+	if (r == MQTT_IDENTIFIER_REJECTED)
+		return refuse_connect(c, 2, "no client id");
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	if (p.client_id.n >= sizeof(c->id))
+		return refuse_connect(c, 2, "client id of more than 64 bytes");
+	memcpy(c->id, p.client_id.p, p.client_id.n);
+	c->id_n = (uint8_t)p.client_id.n;
+	c->level = p.level;
+	c->flags = p.flags;
+	c->clean = p.clean_session;
+	c->keepalive_ms = p.keepalive_s * 1500u;
+	if (p.has_will && p.will.qos == 2)
+		return refuse_connect(c, 5, "a Will of QoS 2");
+	if (!keep_will(c, &p))
+		return refuse_connect(c, 3, "no memory");
+	if (!c->broker->config.plain)
+		return auth_start(c, &p);
+	if (c->id_n == 0)
+		assign_id(c);
+	open_plain(c);
+}
+
+static void publish_plain(struct broker_conn *c, const struct mqtt_publish *p)
+{
+	struct broker *b = c->broker;
+	struct message *m = message_new(&b->pool, p, bytes_of(NULL, 0), false);
+
+	if (!m)
+		return conn_fail(c, "no memory for its message");
+	b->stats.accepted++;
+	route_message(b, m, c);
+	message_put(&b->pool, m);
+	if (p->qos && c->state == CONN_OPEN)
+		conn_send_ack(c, MQTT_PUBACK, p->packet_id);
+}
+
+static void handle_publish(struct broker_conn *c, const struct mqtt_frame *f)
+{
+	struct mqtt_publish p;
+	enum mqtt_reason r = mqtt_decode_publish(f, &p);
+
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	if (p.qos == 2)
+		return conn_fail(c, "PUBLISH of QoS 2");
+	c->broker->stats.received++;
+	if (c->state != CONN_OPEN)
+		return auth_publish(c, &p);
+	if (c->broker->config.plain)
+		return publish_plain(c, &p);
+	ingress_publish(c, &p);
+}
+
+/* A filter that stands in the packet already: its retained messages are on their way. */
+static bool repeated(const struct mqtt_subscribe *p, unsigned i)
+{
+	for (unsigned j = 0; j < i; j++)
+		if (bytes_equal(p->list[j].filter, p->list[i].filter))
+			return true;
+	return false;
+}
+
+static void handle_subscribe(struct broker_conn *c, struct bytes body)
+{
+	struct mqtt_subscribe p;
+	enum mqtt_reason r = mqtt_decode_subscribe(body, &p);
+	uint8_t codes[MQTT_FILTERS_MAX];
+
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	for (unsigned i = 0; i < p.n; i++)
+		codes[i] = c->state == CONN_OPEN
+				   ? session_subscribe(c->broker, c->session, p.list[i].filter,
+						       p.list[i].qos)
+				   : 0x80; /* PROTOCOL 5 */
+	send_suback(c, p.packet_id, codes, p.n);
+	for (unsigned i = 0; i < p.n && c->state == CONN_OPEN; i++)
+		if (codes[i] != 0x80 && !repeated(&p, i))
+			route_send_retained(c->broker, c->session, p.list[i].filter, codes[i]);
+}
+
+static void handle_unsubscribe(struct broker_conn *c, struct bytes body)
+{
+	struct mqtt_unsubscribe p;
+	enum mqtt_reason r = mqtt_decode_unsubscribe(body, &p);
+
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	if (c->state != CONN_OPEN)
+		return conn_fail(c, "UNSUBSCRIBE before authentication");
+	for (unsigned i = 0; i < p.n; i++)
+		session_unsubscribe(c->broker, c->session, p.filters[i]);
+	conn_send_ack(c, MQTT_UNSUBACK, p.packet_id);
+}
+
+static void handle_puback(struct broker_conn *c, struct bytes body)
+{
+	uint16_t packet_id;
+	enum mqtt_reason r = mqtt_decode_ack(body, &packet_id);
+
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	if (c->session)
+		(void)session_acknowledge(c->broker, c->session, packet_id); /* unknown: ignored */
+}
+
+static void handle_empty(struct broker_conn *c, enum mqtt_type type, struct bytes body)
+{
+	static const uint8_t pingresp[] = { MQTT_PINGRESP << 4, 0 };
+	enum mqtt_reason r = mqtt_decode_empty(body);
+
+	if (r != MQTT_OK)
+		conn_fail(c, mqtt_reason_name(r));
+	else if (type == MQTT_PINGREQ)
+		send_small(c, pingresp, sizeof(pingresp));
+	else
+		conn_end(c, "DISCONNECT");
+}
+
+static void handle(struct broker_conn *c, const struct mqtt_frame *f)
+{
+	enum mqtt_type type = mqtt_frame_type(f);
+
+	c->last_rx_ms = c->broker->mono_ms;
+	if ((c->state == CONN_NEW) != (type == MQTT_CONNECT)) /* [MQTT-3.1.0-1], [MQTT-3.1.0-2] */
+		return conn_fail(c, c->state == CONN_NEW ? "its first packet is no CONNECT"
+							 : "a second CONNECT");
+	switch (type) {
+	case MQTT_CONNECT:
+		return handle_connect(c, f->body);
+	case MQTT_PUBLISH:
+		return handle_publish(c, f);
+	case MQTT_PUBACK:
+		return handle_puback(c, f->body);
+	case MQTT_SUBSCRIBE:
+		return handle_subscribe(c, f->body);
+	case MQTT_UNSUBSCRIBE:
+		return handle_unsubscribe(c, f->body);
+	case MQTT_PINGREQ:
+	case MQTT_DISCONNECT:
+		return handle_empty(c, type, f->body);
+	case MQTT_PUBREC:
+	case MQTT_PUBREL:
+	case MQTT_PUBCOMP:
+		return conn_fail(c, "a packet of QoS 2");
+	case MQTT_CONNACK:
+	case MQTT_SUBACK:
+	case MQTT_UNSUBACK:
+	case MQTT_PINGRESP:
+	case MQTT_AUTH:
+		return conn_fail(c, "a packet that a client does not send");
+	}
+}
+
+/* --- framing ---------------------------------------------------------------------------------- */
+
+/* Room grows with what has arrived, not with what a header promises. */
+static bool partial_grow(struct broker_conn *c, size_t n)
+{
+	size_t room = c->partial_room ? c->partial_room : PARTIAL_BYTES_MIN;
+	uint8_t *bigger;
+
+	if (n <= c->partial_room)
+		return true;
+	while (room < n)
+		room *= 2;
+	bigger = pool_alloc(&c->broker->pool, room);
+	if (!bigger)
+		return false;
+	if (c->partial_n)
+		memcpy(bigger, c->partial, c->partial_n);
+	pool_free(&c->broker->pool, c->partial);
+	c->partial = bigger;
+	c->partial_room = room;
+	return true;
+}
+
+/* Takes bytes of in into the partial packet, up to need. */
+static void partial_append(struct broker_conn *c, struct bytes *in, size_t need)
+{
+	size_t n = need - c->partial_n;
+
+	if (n > in->n)
+		n = in->n;
+	if (!partial_grow(c, c->partial_n + n))
+		return conn_fail(c, "no memory for its packet");
+	memcpy(c->partial + c->partial_n, in->p, n);
+	c->partial_n += n;
+	c->partial_need = need;
+	*in = bytes_of(in->p + n, in->n - n);
+}
+
+static void partial_drop(struct broker_conn *c)
+{
+	pool_free(&c->broker->pool, c->partial);
+	c->partial = NULL;
+	c->partial_n = c->partial_need = c->partial_room = 0;
+}
+
+static uint32_t packet_bytes_max(const struct broker_conn *c)
+{
+	uint32_t max = c->broker->config.limits.packet_bytes_max;
+	uint32_t before_open = c->state == CONN_NEW ? PACKET_BYTES_CONNECT : PACKET_BYTES_AUTH;
+
+	return c->state == CONN_OPEN || max < before_open ? max : before_open;
+}
+
+/* One step: a whole packet handled, or bytes moved into the partial one. */
+static void input_step(struct broker_conn *c, struct bytes *in)
+{
+	struct bytes v = c->partial_n ? bytes_of(c->partial, c->partial_n) : *in;
+	struct mqtt_frame f;
+	size_t used, need;
+	enum mqtt_reason r = mqtt_frame_next(v, packet_bytes_max(c), &f, &used, &need);
+
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	if (used == 0)
+		return partial_append(c, in, need);
+	handle(c, &f);
+	if (c->state == CONN_CLOSED)
+		return;
+	if (c->partial_n)
+		partial_drop(c);
+	else
+		*in = bytes_of(in->p + used, in->n - used);
+}
+
+void broker_conn_input(struct broker_conn *c, struct bytes in)
+{
+	conn_get(c);
+	while (c->state != CONN_CLOSED && (in.n || c->partial_n)) {
+		if (c->partial_n && c->partial_n < c->partial_need) {
+			if (in.n == 0)
+				break;
+			partial_append(c, &in, c->partial_need);
+			continue;
+		}
+		input_step(c, &in);
+	}
+	conn_put(c);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who may do what, as one gateway bundle says: parties, scopes, grants, in sorted arrays over the
+ * bundle's own bytes. Built whole or not at all, read-only from then on, and counted: a job that
+ * uses a party's key or a grant's blob holds the directory it came from, so a new bundle can take
+ * its place at any moment.
+ */
+#ifndef SSDTF_BROKER_DIRECTORY_H
+#define SSDTF_BROKER_DIRECTORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "userspace/base/bytes.h"
+#include "userspace/bundle/bundle.h"
+#include "userspace/crypto/p256.h"
+
+struct directory_scope {
+	uint32_t key_id;
+	uint64_t not_before_ms, not_after_ms;
+	struct bytes name;
+	unsigned n_filters;
+	struct bytes *filters;
+};
+
+struct directory_grant {
+	uint32_t key_id;
+	uint8_t grant_id[GRANT_ID_BYTES];
+	uint8_t flags;
+	uint64_t not_before_ms, not_after_ms;
+	struct bytes receiver;
+	struct bytes wrapped_rk;
+};
+
+struct directory_party {
+	struct bytes id;
+	uint8_t roles, admission_flags;
+	uint8_t k_adm[ADMISSION_KEY_BYTES];
+	struct p256_point signing;
+	struct p256_public *key; /* made ready when first asked for */
+	uint32_t *publishes;	 /* indexes of the scopes it may publish under */
+	unsigned n_publishes;
+	struct directory_grant *grants; /* its own, by key id */
+	unsigned n_grants;
+};
+
+struct directory {
+	unsigned refs;
+	uint64_t serial;
+	struct bytes gateway_id;
+	struct p256_point broker;
+	uint8_t broker_hash[32]; /* SHA-256 of the broker's public point (PROTOCOL 5) */
+	unsigned n_parties, n_scopes, n_grants, n_revoked;
+	struct directory_party *parties; /* by id */
+	struct directory_scope *scopes;	 /* by key id */
+	struct directory_grant *grants;	 /* by receiver, then key id */
+	struct bundle_gateway_revoked *revoked;
+	struct bytes *filters; /* all scopes' */
+	uint32_t *publishes;   /* all parties' */
+	uint8_t *body;	       /* what the views point into */
+};
+
+/* -EBADMSG, -ENOMEM; *ret_why says more. The result has one reference. */
+int directory_new(uint64_t serial, struct bytes body, struct directory **ret_dir,
+		  const char **ret_why) must_check;
+struct directory *directory_get(struct directory *d);
+void directory_put(struct directory *d); /* NULL is fine */
+
+struct directory_party *directory_party(const struct directory *d, struct bytes id);
+/* Is the party in both, with the same signing key? Then it is still the one that authenticated. */
+bool directory_same_key(const struct directory *old, const struct directory *now, struct bytes id);
+const struct directory_scope *directory_scope(const struct directory *d, uint32_t key_id);
+/* The grant with which this party reads key_id now, or NULL. */
+const struct directory_grant *directory_grant(const struct directory_party *p, uint32_t key_id,
+					      uint64_t wall_ms);
+/* NULL where OpenSSL has no memory: the point itself was checked with the bundle. */
+const struct p256_public *directory_key(struct directory_party *p);
+
+enum directory_verdict {
+	DIRECTORY_PERMITTED,
+	DIRECTORY_NO_KEY_ID,	 /* unknown, not yet or no longer valid: PROTOCOL 7 reason 4 */
+	DIRECTORY_NOT_PERMITTED, /* not this party, or not on this topic: reason 5 */
+};
+
+/* May p publish under key_id on topic now? (PROTOCOL 1: the key id must belong to the scope.) */
+enum directory_verdict directory_permits(const struct directory *d, const struct directory_party *p,
+					 uint32_t key_id, struct bytes topic, uint64_t wall_ms);
+
+#endif

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/broker/ingress.h"
+
+#include "userspace/broker/conn.h"
+#include "userspace/broker/engine.h"
+
+bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct message *m,
+		    uint16_t packet_id)
+{
+	struct broker *b = c->broker;
+	struct directory_party *party = directory_party(b->directory, conn_id(c));
+	const struct p256_public *key = party ? directory_key(party) : NULL;
+	struct ingress *in = key ? pool_zalloc(&b->pool, sizeof(*in)) : NULL;
+
+	if (!in) {
+		message_put(&b->pool, m);
+		conn_fail(c, key ? "no memory to verify its message" : "no key to verify with");
+		return false;
+	}
+	in->kind = kind;
+	in->message = m;
+	in->packet_id = packet_id;
+	in->directory = directory_get(b->directory);
+	in->conn = c;
+	conn_get(c);
+	in->verify = (struct broker_verify){
+		.first = mqtt_publish_first(m->qos, m->retain, false),
+		.topic = m->topic,
+		.payload = m->payload,
+		.client_id = conn_id(c),
+		.key = key,
+		.sealed = m->sealed,
+	};
+	c->verify_bytes += m->payload.n;
+	if (++c->verify_pending >= b->config.limits.verify_pending_max ||
+	    c->verify_bytes >= b->config.limits.verify_bytes_max)
+		conn_pause(c, CONN_PAUSE_VERIFY);
+	b->ops.verify(b->io, &in->verify);
+	return true;
+}
+
+void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
+{
+	struct broker *b = c->broker;
+	enum ingress_kind kind = INGRESS_PUBLISH;
+	struct message *m;
+
+	if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_NACK)))
+		kind = INGRESS_NACK;
+	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_REPORT)))
+		kind = INGRESS_REPORT;
+	else if (control_is_topic(p->topic))
+		return conn_fail(c, "PUBLISH to a topic that is the broker's own"); /* PROTOCOL 5 */
+	m = message_new(&b->pool, p, conn_id(c), kind == INGRESS_PUBLISH);
+	if (!m)
+		return conn_fail(c, "no memory for its message");
+	(void)ingress_submit(c, kind, m, p->packet_id); /* it has ended the connection */
+}
+
+enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
+				   enum control_reason *ret_reason)
+{
+	const struct envelope *e = &m->sealed->envelope;
+	struct directory_party *party = directory_party(b->directory, m->sealed->origin);
+	struct commit_sender *sender = commit_sender(b, m->sealed->origin);
+	enum replay_verdict replay;
+
+	*ret_reason = CONTROL_UNAVAILABLE;
+	if (!sender)
+		return INGRESS_REFUSE;
+	replay = replay_check(&sender->window, e->counter);
+	if (replay == REPLAY_SEEN)
+		return INGRESS_SEEN;
+	*ret_reason = CONTROL_REPLAYED;
+	if (replay == REPLAY_BELOW)
+		return INGRESS_REFUSE;
+	*ret_reason = CONTROL_NOT_PERMITTED;
+	if (!party)
+		return INGRESS_REFUSE;
+	switch (directory_permits(b->directory, party, e->key_id, m->topic, b->wall_ms)) {
+	case DIRECTORY_PERMITTED:
+		break;
+	case DIRECTORY_NO_KEY_ID:
+		*ret_reason = CONTROL_NO_KEY_ID;
+		return INGRESS_REFUSE;
+	case DIRECTORY_NOT_PERMITTED:
+		return INGRESS_REFUSE;
+	}
+	*ret_reason = CONTROL_RETIRED;
+	if (contexts_retired(b, e->key_id, e->enc))
+		return INGRESS_REFUSE;
+	replay_accept(&sender->window, e->counter);
+	commit_sender_changed(b, sender);
+	contexts_used(b, sender, e->key_id, e->enc);
+	return INGRESS_TAKE;
+}
+
+static void refuse(struct ingress *in, enum control_reason reason, uint16_t ack_packet_id)
+{
+	struct broker *b = in->conn->broker;
+
+	b->stats.refused[reason]++;
+	control_error(b, in->conn, reason, in->verify.counter, ack_packet_id);
+}
+
+/* What the worker found in a sealed message becomes the message's. */
+static void adopt(struct ingress *in)
+{
+	struct message *m = in->message;
+
+	m->body = in->verify.trailer.body;
+	m->sealed->envelope = in->verify.envelope;
+	m->sealed->trailer = in->verify.trailer.trailer;
+	m->sealed->e = in->verify.e;
+}
+
+static void publish_verified(struct ingress *in)
+{
+	struct broker_conn *c = in->conn;
+	struct broker *b = c->broker;
+	enum control_reason reason;
+
+	switch (in->verify.result) {
+	case BROKER_VERIFY_NO_TRAILER:
+		return refuse(in, CONTROL_MALFORMED, 0);
+	case BROKER_VERIFY_BAD_SIGNATURE:
+		return refuse(in, CONTROL_BAD_SIGNATURE, 0);
+	case BROKER_VERIFY_MALFORMED:
+		return refuse(in, CONTROL_MALFORMED, in->packet_id);
+	case BROKER_VERIFY_OK:
+		break;
+	}
+	/* Meanwhile a bundle may have taken away or changed the key that it was verified with. */
+	if (in->directory != b->directory &&
+	    !directory_same_key(in->directory, b->directory, conn_id(c)))
+		return refuse(in, CONTROL_BAD_SIGNATURE, 0);
+	adopt(in);
+	switch (ingress_judge(b, in->message, &reason)) {
+	case INGRESS_TAKE:
+		b->stats.accepted++;
+		route_message(b, in->message, c);
+		break;
+	case INGRESS_SEEN:
+		b->stats.replayed++;
+		break;
+	case INGRESS_REFUSE:
+		return refuse(in, reason, in->packet_id);
+	}
+	commit_then_ack(b, c, in->packet_id);
+}
+
+/* A nack or a report: the session's own, signed, in its form. */
+static void control_verified(struct ingress *in)
+{
+	struct broker_conn *c = in->conn;
+	struct broker *b = c->broker;
+	const struct publish_trailer *t = &in->verify.trailer;
+	bool well_formed;
+
+	if (c->state != CONN_OPEN)
+		return;
+	if (in->verify.result != BROKER_VERIFY_OK)
+		return refuse(in, CONTROL_BAD_SIGNATURE, 0);
+	if (in->kind == INGRESS_NACK)
+		well_formed = control_nack(b, c, in->message, t->body);
+	else
+		well_formed = control_report(b, c, in->message, t->body);
+	if (!well_formed)
+		return refuse(in, CONTROL_MALFORMED, in->packet_id);
+	ack_ready(ack_new(c, in->packet_id));
+}
+
+void broker_verify_done(struct broker *b, struct broker_verify *job)
+{
+	struct ingress *in = container_of(job, struct ingress, verify);
+	struct broker_conn *c = in->conn;
+
+	c->verify_bytes -= in->message->payload.n;
+	if (--c->verify_pending <= b->config.limits.verify_pending_max / 2 &&
+	    c->verify_bytes <= b->config.limits.verify_bytes_max / 2)
+		conn_resume(c, CONN_PAUSE_VERIFY);
+	switch (in->kind) {
+	case INGRESS_PUBLISH:
+		publish_verified(in);
+		break;
+	case INGRESS_NACK:
+	case INGRESS_REPORT:
+		control_verified(in);
+		break;
+	case INGRESS_RESPONSE:
+		auth_response_verified(in);
+		break;
+	case INGRESS_WILL:
+		if (in->verify.result == BROKER_VERIFY_OK)
+			adopt(in);
+		auth_will_verified(in);
+		break;
+	}
+	message_put(&b->pool, in->message);
+	directory_put(in->directory);
+	pool_free(&b->pool, in);
+	conn_put(c);
+}

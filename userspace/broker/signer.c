@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/broker/signer.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "userspace/broker/auth.h"
+#include "userspace/broker/conn.h"
+#include "userspace/broker/engine.h"
+#include "userspace/crypto/publish.h"
+
+#define RETRY_MS 500
+
+/* The origin proof with the longest trailer that can stand in one. */
+#define PROOF_BYTES_MAX (1 + 2 + PUBLISH_TRAILER_BYTES_MAX)
+
+static void request_free(struct broker *b, struct signer_request *r);
+static void finish(struct broker *b);
+
+static void ask(struct broker *b, struct signer_request *r)
+{
+	r->job.deadline_ms = b->mono_ms + b->config.limits.convert_deadline_ms;
+	b->ops.token(b->io, &r->job);
+}
+
+static void retry_fired(struct timer *t)
+{
+	struct signer *s = container_of(t, struct signer, retry);
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &s->requests) {
+		struct signer_request *r = list_entry(pos, struct signer_request, link);
+
+		if (!r->failed)
+			continue;
+		r->failed = false;
+		if (r->conn && r->conn->state == CONN_CLOSED)
+			request_free(s->broker, r);
+		else
+			ask(s->broker, r);
+	}
+	finish(s->broker); /* what waited behind one that was freed */
+}
+
+void signer_init(struct broker *b)
+{
+	struct signer *s = &b->signer;
+
+	memset(s, 0, sizeof(*s));
+	list_init(&s->requests);
+	list_init(&s->ready);
+	timer_init(&s->retry, retry_fired);
+	s->broker = b;
+}
+
+static void request_free(struct broker *b, struct signer_request *r)
+{
+	list_del(&r->link);
+	ack_drop(r->ack);
+	if (r->conn) {
+		b->signer.controls_out--;
+		conn_put(r->conn);
+	} else {
+		b->signer.batches_out--;
+	}
+	pool_free(&b->pool, r->body);
+	pool_free(&b->pool, r->nodes);
+	pool_free(&b->pool, r);
+}
+
+void signer_deinit(struct broker *b)
+{
+	while (!list_empty(&b->signer.requests)) {
+		struct signer_request *r =
+			list_first(&b->signer.requests, struct signer_request, link);
+
+		for (unsigned i = 0; i < r->n; i++)
+			if (r->deliveries[i])
+				r->deliveries[i]->batch = NULL;
+		request_free(b, r);
+	}
+	timer_cancel(&b->wheel, &b->signer.retry);
+}
+
+static void submit(struct broker *b, struct signer_request *r, const uint8_t digest[HASH_BYTES])
+{
+	r->job.op = BROKER_TOKEN_SIGN;
+	memcpy(r->job.input, digest, HASH_BYTES);
+	list_add_tail(&b->signer.requests, &r->link);
+	b->stats.signatures++;
+	ask(b, r);
+}
+
+int signer_control(struct broker *b, struct broker_conn *conn, const char *topic, struct bytes body,
+		   struct ack *ack, bool opens)
+{
+	struct signer_request *r = pool_zalloc(&b->pool, sizeof(*r));
+	uint8_t *copy = pool_alloc(&b->pool, body.n ? body.n : 1);
+	struct publish p = {
+		.first = mqtt_publish_first(0, false, false),
+		.topic = bytes_str(topic),
+		.body = { body },
+		.body_parts = 1,
+		.client_id = conn_id(conn),
+	};
+	uint8_t digest[HASH_BYTES];
+
+	if (!r || !copy) {
+		pool_free(&b->pool, r);
+		pool_free(&b->pool, copy);
+		return -ENOMEM;
+	}
+	memcpy(copy, body.p, body.n);
+	conn_get(conn);
+	b->signer.controls_out++;
+	r->conn = conn;
+	r->topic = topic;
+	r->body = copy;
+	r->body_n = body.n;
+	r->ack = ack;
+	r->opens = opens;
+	publish_digest(&p, digest);
+	submit(b, r, digest);
+	return 0;
+}
+
+/* --- deliveries ------------------------------------------------------------------------------- */
+
+void signer_add(struct broker *b, struct delivery *d)
+{
+	list_add_tail(&b->signer.ready, &d->wait);
+}
+
+void signer_leave(struct delivery *d)
+{
+	list_del(&d->wait);
+	if (d->batch)
+		d->batch->deliveries[d->batch_index] = NULL;
+	d->batch = NULL;
+}
+
+/* What conversion puts behind the level of this delivery; proof is built in the given memory. */
+static struct envelope_block block_of(const struct delivery *d, uint8_t proof[PROOF_BYTES_MAX])
+{
+	const struct message_sealed *sealed = d->message->sealed;
+	struct envelope_block block = {
+		.grant = bytes_of(d->grant_id, GRANT_ID_BYTES),
+		.x = bytes_of(d->x, P256_X_BYTES),
+		.origin = sealed->origin,
+	};
+	struct bytes_writer w = bytes_writer_of(proof, PROOF_BYTES_MAX);
+
+	if (d->grant_flags & RECORD_GRANT_PROOF)
+		publish_write_proof(sealed->first, bytes_of(NULL, 0), sealed->trailer, &w);
+	BUG_ON(w.bad);
+	block.proof = bytes_of(proof, w.used);
+	return block;
+}
+
+#define HEAD_BYTES_MAX \
+	(ENVELOPE_FIXED_BYTES + GRANT_ID_BYTES + P256_X_BYTES + 1 + 64 + 2 + PROOF_BYTES_MAX)
+
+/* The converted envelope up to its ciphertext. */
+static struct bytes head_of(const struct delivery *d, uint8_t head[HEAD_BYTES_MAX])
+{
+	uint8_t proof[PROOF_BYTES_MAX];
+	struct envelope_block block = block_of(d, proof);
+	struct bytes_writer w = bytes_writer_of(head, HEAD_BYTES_MAX);
+
+	envelope_raise_head(&d->message->sealed->envelope, &block, &w);
+	BUG_ON(w.bad);
+	return bytes_of(head, w.used);
+}
+
+static struct publish publish_of(const struct delivery *d, struct bytes head)
+{
+	return (struct publish){
+		.first = mqtt_publish_first(d->qos, d->retain, false),
+		.topic = d->message->topic,
+		.body = { head, d->message->sealed->envelope.ct },
+		.body_parts = 2,
+		.client_id = session_id(d->session),
+	};
+}
+
+/* Takes up to SIGNER_BATCH_MAX of what is ready. */
+static void gather(struct broker *b, struct signer_request *r)
+{
+	struct delivery *d;
+
+	while (r->n < SIGNER_BATCH_MAX &&
+	       (d = list_first(&b->signer.ready, struct delivery, wait))) {
+		list_del(&d->wait);
+		d->batch = r;
+		d->batch_index = (uint16_t)r->n;
+		r->deliveries[r->n++] = d;
+	}
+}
+
+static void batch_digest(struct signer_request *r, uint8_t digest[HASH_BYTES])
+{
+	uint8_t head[HEAD_BYTES_MAX];
+	struct merkle m;
+
+	for (unsigned i = 0; i < r->n; i++) {
+		struct publish p = publish_of(r->deliveries[i], head_of(r->deliveries[i], head));
+
+		if (r->n == 1) {
+			publish_digest(&p, digest);
+			return;
+		}
+		publish_leaf(&p, r->nodes[i]);
+	}
+	merkle_build(&m, r->nodes, (uint16_t)r->n);
+	publish_root_digest(merkle_root(&m), digest);
+}
+
+void signer_turn(struct broker *b)
+{
+	struct signer *s = &b->signer;
+
+	while (!list_empty(&s->ready) && s->batches_out < SIGNER_BATCHES_OUT) {
+		struct signer_request *r = pool_zalloc(&b->pool, sizeof(*r));
+		uint8_t digest[HASH_BYTES];
+
+		if (r)
+			r->nodes =
+				pool_alloc(&b->pool, merkle_nodes(SIGNER_BATCH_MAX) * HASH_BYTES);
+		if (!r || !r->nodes) {
+			pool_free(&b->pool, r);
+			b->starved = true; /* they stay ready */
+			return;
+		}
+		s->batches_out++;
+		gather(b, r);
+		b->stats.signed_deliveries += r->n;
+		batch_digest(r, digest);
+		submit(b, r, digest);
+	}
+}
+
+/* --- what the token signed goes out ----------------------------------------------------------- */
+
+static void send_delivery(struct broker *b, struct signer_request *r, struct delivery *d)
+{
+	uint8_t head_buf[HEAD_BYTES_MAX];
+	struct bytes head = head_of(d, head_buf);
+	struct bytes ct = d->message->sealed->envelope.ct;
+	struct merkle m = { .nodes = r->nodes, .size = (uint16_t)r->n };
+	size_t trailer =
+		r->n == 1
+			? PUBLISH_TRAILER_1_BYTES
+			: PUBLISH_TRAILER_2_BYTES(merkle_path_len(d->batch_index, (uint16_t)r->n));
+	size_t payload = head.n + ct.n + trailer;
+	struct mqtt_publish p = {
+		.dup = d->dup,
+		.retain = d->retain,
+		.qos = d->qos,
+		.topic = d->message->topic,
+	};
+	size_t n = mqtt_publish_bytes(p.topic.n, payload, p.qos);
+	uint8_t *out = conn_out(d->session->conn, n);
+	struct bytes_writer w;
+
+	if (!out)
+		return; /* the connection ended, and took d back with it */
+	p.packet_id = delivery_packet_id(d->session, d);
+	w = bytes_writer_of(out, n);
+	mqtt_encode_publish_head(&p, payload, &w);
+	bytes_write(&w, head);
+	bytes_write(&w, ct);
+	if (r->n == 1)
+		publish_write_trailer_1(r->job.output, &w);
+	else
+		publish_write_trailer_2(r->job.output, &m, d->batch_index, &w);
+	BUG_ON(w.bad || w.left);
+	delivery_sent(b, d);
+}
+
+static void send_control(struct signer_request *r)
+{
+	struct broker_conn *c = r->conn;
+	size_t payload = r->body_n + PUBLISH_TRAILER_1_BYTES;
+	struct mqtt_publish p = { .topic = bytes_str(r->topic) };
+	size_t n = mqtt_publish_bytes(p.topic.n, payload, 0);
+	uint8_t *out = conn_out(c, n);
+	struct bytes_writer w;
+
+	if (!out)
+		return;
+	w = bytes_writer_of(out, n);
+	mqtt_encode_publish_head(&p, payload, &w);
+	bytes_write(&w, bytes_of(r->body, r->body_n));
+	publish_write_trailer_1(r->job.output, &w);
+	BUG_ON(w.bad || w.left);
+	ack_ready(r->ack);
+	r->ack = NULL;
+	if (r->opens && c->state == CONN_OPENING)
+		auth_opened(c);
+}
+
+/* Those that are signed, as far as the first that is not. */
+static void finish(struct broker *b)
+{
+	struct signer_request *r;
+
+	while ((r = list_first(&b->signer.requests, struct signer_request, link)) && r->done) {
+		if (r->conn && r->conn->state != CONN_CLOSED)
+			send_control(r);
+		for (unsigned i = 0; i < r->n; i++)
+			if (r->deliveries[i])
+				send_delivery(b, r, r->deliveries[i]);
+		request_free(b, r);
+	}
+}
+
+void signer_done(struct broker *b, struct broker_token_job *job)
+{
+	struct signer_request *r = container_of(job, struct signer_request, job);
+
+	if (job->status != BROKER_TOKEN_OK) {
+		/* The others wait for it, in order: without the token there is nothing to send. */
+		r->failed = true;
+		if (!timer_armed(&b->signer.retry))
+			timer_arm(&b->wheel, &b->signer.retry, b->mono_ms + RETRY_MS);
+		return;
+	}
+	r->done = true;
+	finish(b);
+}
