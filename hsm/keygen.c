@@ -42,7 +42,11 @@ static int make_signing(struct token *t, struct p256_point *ret_public)
 
 	if (rc != -ENOKEY)
 		return rc;
-	rc = token_generate_signing(t, TOKEN_LABEL_SIGN, ret_public);
+	/* A keygen that was killed may have left the private half. Its public half was never written
+	 * out, so nobody knows the key. */
+	rc = token_destroy(t, TOKEN_LABEL_SIGN);
+	if (!rc)
+		rc = token_generate_signing(t, TOKEN_LABEL_SIGN, ret_public);
 	if (!rc)
 		log_info("made %s, a P-256 key pair, in the token", TOKEN_LABEL_SIGN);
 	return rc;
@@ -54,7 +58,9 @@ static int make_unwrapping(struct token *t, uint8_t spki[TOKEN_SPKI_BYTES_MAX], 
 	int rc;
 
 	if (n == -ENOKEY) {
-		rc = token_generate_unwrapping(t, TOKEN_LABEL_UNWRAP);
+		rc = token_destroy(t, TOKEN_LABEL_UNWRAP); /* likewise */
+		if (!rc)
+			rc = token_generate_unwrapping(t, TOKEN_LABEL_UNWRAP);
 		if (rc)
 			return rc;
 		log_info("made %s, an RSA key pair, in the token", TOKEN_LABEL_UNWRAP);
