@@ -124,6 +124,9 @@ TEST_OF_test_broker_ingress := userspace/broker
 TEST_OF_test_broker_delivery := userspace/broker
 TEST_OF_test_broker_walk := userspace/broker
 TEST_OF_test_core := userspace/core
+TEST_OF_test_config := userspace/core
+TEST_OF_test_store := userspace/core
+TEST_OF_test_hsmlink := userspace/core
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_client := userspace/client/lib
 TEST_OF_test_pubsub := userspace/client
@@ -184,7 +187,7 @@ asan: deps ## the tests under the address and undefined-behaviour sanitizers
 
 tsan: deps ## the threaded tests under the thread sanitizer
 	$(AGAIN) O=$(O)/tsan SANITIZE=thread OPT='-O1 -g' tests
-	$(Q)O=$(O)/tsan tests/run test_core test_crypto
+	$(Q)O=$(O)/tsan tests/run test_core test_store test_hsmlink test_crypto
 
 lint: deps ## layering, banned calls, function length, formatting, cppcheck
 	$(Q)tools/lint

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The server's inside: server.c turns it, server_start.c makes it and takes it apart.
+ */
+#ifndef SSDTF_CORE_SERVER_IMPL_H
+#define SSDTF_CORE_SERVER_IMPL_H
+
+#include "userspace/base/pool.h"
+#include "userspace/broker/broker.h"
+#include "userspace/core/bufring.h"
+#include "userspace/core/config.h"
+#include "userspace/core/hsmlink.h"
+#include "userspace/core/journal.h"
+#include "userspace/core/listener.h"
+#include "userspace/core/ring.h"
+#include "userspace/core/store.h"
+#include "userspace/core/stream.h"
+#include "userspace/core/wake.h"
+#include "userspace/core/workers.h"
+
+/* What RING_POLL's completions are about. */
+enum polled { POLLED_WAKE, POLLED_SIGNALS, POLLED };
+
+struct server {
+	const struct config *config;
+	struct ring ring;
+	struct bufring buffers;
+	struct pool pool;
+	struct wake wake;
+	struct {
+		int fd;
+		bool armed;
+	} polled[POLLED];
+	struct listener_set listeners;
+	struct address bound[LISTENER_MAX];
+	struct stream_table streams;
+	struct workers *workers; /* this and the next three: NULL in plain mode */
+	struct store *store;
+	struct hsmlink *hsm;
+	struct p256_public *manager;
+	struct hsmlink_keys keys; /* the bundle's, and so our own */
+	uint64_t bundle_serial;	  /* in force */
+	struct broker *broker;
+	struct journal journal;
+	uint64_t mono_ms, wall_ms;
+	unsigned stops; /* signals that told it to stop: at the second it waits for nobody */
+};
+
+/* Makes everything and listens; ends the process with one line where that is not possible. Told to
+ * stop meanwhile, it returns without listening. */
+void server_start(struct server *s, const struct config *config);
+/* Gives every job back, closes everything. */
+void server_free(struct server *s);
+
+/* The clocks, into mono_ms and wall_ms. */
+void server_take_time(struct server *s);
+/* One round of the loop, waiting no longer than that. -errno where the ring is broken. */
+int server_turn(struct server *s, uint64_t wait_ms_max) must_check;
+/* Every verify job and commit that is done goes back to the engine. */
+void server_retire(struct server *s);
+
+extern const struct broker_ops server_ops;
+extern const struct stream_events server_stream_events;
+void server_accepted(void *ctx, int fd);
+void server_token_done(void *ctx, struct broker_token_job *job);
+ring_complete_fn server_complete_poll;
+
+#endif
