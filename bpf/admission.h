@@ -25,14 +25,22 @@
 #define ADMISSION_TOKEN_VERSION	  1
 
 #define ADMISSION_ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
-#define ADMISSION_SIPROUND(v0, v1, v2, v3)                                 \
-	do {                                                               \
-		v0 += v1; v1 = ADMISSION_ROTL(v1, 13); v1 ^= v0;           \
-		v0 = ADMISSION_ROTL(v0, 32);                               \
-		v2 += v3; v3 = ADMISSION_ROTL(v3, 16); v3 ^= v2;           \
-		v0 += v3; v3 = ADMISSION_ROTL(v3, 21); v3 ^= v0;           \
-		v2 += v1; v1 = ADMISSION_ROTL(v1, 17); v1 ^= v2;           \
-		v2 = ADMISSION_ROTL(v2, 32);                               \
+#define ADMISSION_SIPROUND(v0, v1, v2, v3)   \
+	do {                                 \
+		v0 += v1;                    \
+		v1 = ADMISSION_ROTL(v1, 13); \
+		v1 ^= v0;                    \
+		v0 = ADMISSION_ROTL(v0, 32); \
+		v2 += v3;                    \
+		v3 = ADMISSION_ROTL(v3, 16); \
+		v3 ^= v2;                    \
+		v0 += v3;                    \
+		v3 = ADMISSION_ROTL(v3, 21); \
+		v3 ^= v0;                    \
+		v2 += v1;                    \
+		v1 = ADMISSION_ROTL(v1, 17); \
+		v1 ^= v2;                    \
+		v2 = ADMISSION_ROTL(v2, 32); \
 	} while (0)
 
 static inline __u64 admission_load_le64(const __u8 *p)

@@ -42,8 +42,8 @@ static int make_signing(struct token *t, struct p256_point *ret_public)
 
 	if (rc != -ENOKEY)
 		return rc;
-	/* A keygen that was killed may have left the private half. Its public half was never written
-	 * out, so nobody knows the key. */
+	/* A keygen that was killed may have left the private half. Its public half was never
+	 * written out, so nobody knows the key. */
 	rc = token_destroy(t, TOKEN_LABEL_SIGN);
 	if (!rc)
 		rc = token_generate_signing(t, TOKEN_LABEL_SIGN, ret_public);

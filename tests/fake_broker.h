@@ -77,7 +77,8 @@ struct fake_broker {
 
 	/* Knobs: what fake_settle() leaves alone, and what the token answers. */
 	bool hold_verify, hold_convert, hold_sign, hold_commit;
-	bool in_order; /* token jobs too are served first come, first served */
+	bool in_order;	    /* token jobs too are served first come, first served */
+	bool revoked_first; /* a restart restores revocations before contexts */
 	enum broker_token_status convert_status, sign_status;
 	int commit_error;
 	unsigned wrong_converts; /* so many next conversions come out wrong */

@@ -8,7 +8,6 @@
 #include "userspace/crypto/context.h"
 #include "userspace/crypto/hash.h"
 
-
 #define VERSION	       1
 #define BIND_LABEL     "ssdtf-bind-1"
 #define COMMIT_LABEL   "ssdtf-commit"

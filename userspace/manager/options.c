@@ -52,7 +52,8 @@ static const struct row {
 	[OPTION_DEVICE] = { "device", "ID", "the device" },
 	[OPTION_RECEIVER] = { "receiver", "ID", "the receiver" },
 	[OPTION_GATEWAY] = { "gateway", "ID", "the gateway (the only one)" },
-	[OPTION_NO_PROOF] = { "no-proof", NULL, "do without the sender's own signature", KIND_FLAG },
+	[OPTION_NO_PROOF] = { "no-proof", NULL, "do without the sender's own signature",
+			      KIND_FLAG },
 	[OPTION_OUT] = { "out", "FILE", "file to write" },
 	[OPTION_OUT_DIR] = { "out-dir", "FOLDER", "folder to write into" },
 };
