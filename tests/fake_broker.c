@@ -213,6 +213,12 @@ void fake_free(struct fake_broker *f)
 	free(f);
 }
 
+static void restore_revoked(struct fake_broker *f)
+{
+	for (unsigned i = 0; i < f->store.n_revoked; i++)
+		ASSERT_EQ(broker_restore_revoked(f->engine, &f->store.revoked[i]), 0);
+}
+
 void fake_restart(struct fake_broker *f)
 {
 	struct fake_store *s = &f->store;
@@ -220,13 +226,15 @@ void fake_restart(struct fake_broker *f)
 	stop(f);
 	f->convert_status = f->sign_status = BROKER_TOKEN_OK;
 	start(f);
+	if (f->revoked_first)
+		restore_revoked(f);
 	for (unsigned i = 0; i < s->n_replay; i++)
 		ASSERT_EQ(broker_restore_replay(f->engine, s->replay[i].id, &s->replay[i].window),
 			  0);
 	for (unsigned i = 0; i < s->n_contexts; i++)
 		ASSERT_EQ(broker_restore_context(f->engine, &s->contexts[i]), 0);
-	for (unsigned i = 0; i < s->n_revoked; i++)
-		ASSERT_EQ(broker_restore_revoked(f->engine, &s->revoked[i]), 0);
+	if (!f->revoked_first)
+		restore_revoked(f);
 	broker_restore_serial(f->engine, s->bundle_serial);
 }
 

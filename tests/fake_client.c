@@ -684,7 +684,7 @@ bool client_open(struct fake_client *c, const struct mqtt_publish *p, struct fak
 
 bool client_got_sealed(struct fake_client *c, const char *text, struct fake_opened *ret_o)
 {
-	struct fake_opened own, *o = ret_o ? ret_o : &own;
+	struct fake_opened own = { 0 }, *o = ret_o ? ret_o : &own;
 	struct mqtt_publish p;
 
 	if (!client_got_publish(c, &p) || !client_open(c, &p, o))

@@ -275,6 +275,25 @@ TEST_F(plain, retained_limit)
 	ASSERT_TRUE(got_retained(&self->b, "again", 0));
 }
 
+/* Once for a filter that stands in one SUBSCRIBE many times: no amplifier. */
+TEST_F(plain, retained_once_for_a_repeated_filter)
+{
+	/* id 1, then "#" three times */
+	static const char subscribe[] = "820e"
+					"0001"
+					"00012301"
+					"00012301"
+					"00012301";
+
+	ASSERT_TRUE(client_up(&self->a) && client_up(&self->b));
+	client_publish_text(&self->a, "t", "kept", 1, true);
+	client_send_hex(&self->b, subscribe);
+	fake_settle(self->fake);
+	ASSERT_TRUE(fake_next_packet(self->b.conn, &(struct mqtt_frame){ 0 }));
+	ASSERT_TRUE(got_retained(&self->b, "kept", 1));
+	ASSERT_TRUE(client_got_nothing(&self->b));
+}
+
 /* --- Wills ------------------------------------------------------------------------------------ */
 
 static void set_will(struct fake_client *c, uint8_t qos, bool retain)

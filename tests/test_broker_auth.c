@@ -430,6 +430,26 @@ TEST_F(auth, every_packet_type_before_the_session_is_open)
 	ASSERT_EQ(fake_stats(self->fake).sessions, 0);
 }
 
+/* Strangers get no room for large packets: their heads are enough. */
+TEST_F(auth, packets_before_the_session_are_small)
+{
+	client_dial(&self->rx1);
+	client_send_hex(&self->rx1, "10fcff09"); /* 160 KiB in all */
+	ASSERT_FALSE(client_closed(&self->rx1));
+	client_dial(&self->rx1);
+	client_send_hex(&self->rx1, "10fdff09");
+	ASSERT_TRUE(client_closed(&self->rx1));
+	ASSERT_TRUE(challenged(&self->rx1));
+	client_send_hex(&self->rx1, "30fd1f"); /* 4096 in all */
+	ASSERT_FALSE(client_closed(&self->rx1));
+	ASSERT_TRUE(challenged(&self->rx1));
+	client_send_hex(&self->rx1, "30fe1f");
+	ASSERT_TRUE(client_closed(&self->rx1));
+	ASSERT_TRUE(client_up(&self->rx1));
+	client_send_hex(&self->rx1, "30fe1f");
+	ASSERT_FALSE(client_closed(&self->rx1));
+}
+
 TEST_F(auth, subscribe_before_authentication_leaves_nothing)
 {
 	ASSERT_TRUE(client_up(&self->dev1));
@@ -740,6 +760,25 @@ TEST_F(auth, sessions_are_bounded)
 	ASSERT_TRUE(client_got_connack(&self->rx2, false, 3));
 	ASSERT_TRUE(client_closed(&self->rx2));
 	ASSERT_TRUE(client_resumes(&self->rx1, true)); /* there is room for the one that is kept */
+}
+
+/* Without the token, strangers do not fill its queue without end. */
+TEST_F(auth, challenges_that_wait_are_bounded)
+{
+	unsigned n = 0;
+
+	self->fake->hold_sign = true;
+	for (; n < 5000; n++) {
+		client_dial(&self->rx1);
+		client_send_connect(&self->rx1);
+		if (client_closed(&self->rx1))
+			break;
+	}
+	ASSERT_EQ(n, 1024);
+	ASSERT_TRUE(client_got_connack(&self->rx1, false, 3));
+	self->fake->hold_sign = false;
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_up(&self->rx1));
 }
 
 /* There was room at CONNECT, and none any more at step 3. */

@@ -179,12 +179,18 @@ TEST_F(out, without_a_grant_nothing)
 	ASSERT_TRUE(client_got_nothing(&self->rx3));
 	ASSERT_EQ(fake_stats(self->fake).no_grant, 2);
 	ASSERT_TRUE(takes_numbers(&self->rx1, 0, 2));
+	/* Nor does it fill the queue of one that is absent. */
+	fake_hang_up(self->rx3.conn);
+	publish_numbers(self, 2, 2, false);
+	fake_settle(self->fake);
+	ASSERT_TRUE(takes_numbers(&self->rx1, 2, 2));
+	ASSERT_EQ(fake_stats(self->fake).queued, 4); /* rx2's */
 	/* rx1 reads temp alone. */
 	ASSERT_TRUE(client_up(&self->dev2));
 	client_publish(&self->dev2, self->cam, "cam/1", "x", 1);
 	fake_settle(self->fake);
 	ASSERT_TRUE(client_got_nothing(&self->rx1));
-	ASSERT_TRUE(got_number(&self->rx2, 0, NULL) && got_number(&self->rx2, 1, NULL));
+	ASSERT_TRUE(takes_numbers(&self->rx2, 0, 4));
 	ASSERT_TRUE(client_got_sealed(&self->rx2, "x", NULL));
 }
 
@@ -387,6 +393,25 @@ TEST_F(out, in_flight_window)
 	ASSERT_TRUE(got_number(&self->rx1, 4, NULL));
 	ASSERT_TRUE(client_got_nothing(&self->rx1));
 	ASSERT_TRUE(takes_numbers(&self->rx2, 0, 10));
+}
+
+/* What is being converted or signed will be in the output soon: it counts as if it were. */
+TEST_F(out, output_above_its_soft_limit_waits)
+{
+	struct broker_config config;
+
+	fake_config(false, &config);
+	config.limits.output_bytes_soft = 5000;
+	restart_with(self, &config);
+	self->fake->hold_convert = true;
+	publish_numbers(self, 0, 40, true);
+	fake_settle(self->fake);
+	ASSERT_GE(self->fake->n_token, 2 * 5);
+	ASSERT_LE(self->fake->n_token, 2 * 20);
+	self->fake->hold_convert = false;
+	fake_settle(self->fake);
+	ASSERT_TRUE(takes_numbers(&self->rx1, 0, 40) && takes_numbers(&self->rx2, 0, 40));
+	ASSERT_EQ(fake_stats(self->fake).queued, 0);
 }
 
 /* --- redelivery ------------------------------------------------------------------------------- */
@@ -950,6 +975,39 @@ TEST_F(out, bundles_that_contradict_themselves)
 	ASSERT_EQ(fake_stats(self->fake).sessions, 3);
 }
 
+/* A bundle that ran out converts nothing and takes nothing; what it had queued is not lost by it.
+ */
+TEST_F(out, bundle_runs_out)
+{
+	struct broker_config config;
+	struct fake_sealed s;
+
+	fake_config(false, &config);
+	config.limits.inflight_max = 1;
+	restart_with(self, &config);
+	broker_bundle_until(self->fake->engine, self->fake->wall_ms + 5000);
+	publish_numbers(self, 0, 3, true);
+	fake_settle(self->fake);
+	fake_pass(self->fake, 6000);
+	ASSERT_TRUE(got_number(&self->rx1, 0, NULL) && client_got_nothing(&self->rx1));
+	client_send_ack(&self->rx1, MQTT_PUBACK, 1);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_nothing(&self->rx1));
+	ASSERT_TRUE(only_acks(&self->dev1));
+	client_seal(&self->dev1, self->temp, TOPIC, "x", 1, false, &s);
+	client_send_publish(&self->dev1, &s.publish);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_error(&self->dev1, CONTROL_NO_KEY_ID, s.counter));
+	client_dial(&self->rx3);
+	client_send_connect(&self->rx3);
+	ASSERT_TRUE(client_got_connack(&self->rx3, false, 3));
+	/* The next one comes late. */
+	world_apply(self->world);
+	fake_settle(self->fake);
+	ASSERT_TRUE(takes_numbers(&self->rx1, 1, 2) && takes_numbers(&self->rx2, 0, 3));
+	ASSERT_TRUE(client_up(&self->rx3));
+}
+
 /* --- the token is gone ------------------------------------------------------------------------ */
 
 TEST_F(out, conversion_unavailable)
@@ -1184,6 +1242,24 @@ TEST_F(out, nack_and_reconnect)
 		ASSERT_TRUE(got_number(&self->rx1, 0, &o) && o.publish.dup);
 		ASSERT_TRUE(got_number(&self->rx1, 1, NULL));
 	}
+}
+
+/* Of all that was acknowledged lately, the last thousand. */
+TEST_F(out, acknowledged_messages_remembered_are_bounded)
+{
+	fake_hang_up(self->rx2.conn);
+	for (unsigned i = 0; i < 1100; i += 100) {
+		publish_numbers(self, i, 100, false);
+		fake_settle(self->fake);
+		ASSERT_TRUE(takes_numbers(&self->rx1, i, 100));
+	}
+	ASSERT_EQ(self->fake->conversions, 1);
+	client_send_nack(&self->rx1, CONTROL_CANNOT_OPEN, 1, "dev1");
+	fake_settle(self->fake);
+	ASSERT_EQ(self->fake->conversions, 1);
+	client_send_nack(&self->rx1, CONTROL_CANNOT_OPEN, 1100, "dev1");
+	fake_settle(self->fake);
+	ASSERT_EQ(self->fake->conversions, 2);
 }
 
 TEST_F(out, nacks_of_nothing)

@@ -830,11 +830,14 @@ TEST_F(in, retirement_outlives_the_process)
 	fake_pass(self->fake, 1000);
 	client_seal(&self->dev2, self->temp, TOPIC, "21.5", 1, false, &s); /* opened since */
 	ASSERT_TRUE(taken(self, &self->dev2, &s));
-	crash(self);
-	seal(self, &self->dev1, &s);
-	ASSERT_TRUE(refused(self, &self->dev1, &s, CONTROL_RETIRED, true));
-	client_seal(&self->dev2, self->temp, TOPIC, "21.5", 1, false, &s);
-	ASSERT_TRUE(taken(self, &self->dev2, &s));
+	for (unsigned i = 0; i < 2; i++) {
+		self->fake->revoked_first = i;
+		crash(self);
+		seal(self, &self->dev1, &s);
+		ASSERT_TRUE(refused(self, &self->dev1, &s, CONTROL_RETIRED, true));
+		client_seal(&self->dev2, self->temp, TOPIC, "21.5", 1, false, &s);
+		ASSERT_TRUE(taken(self, &self->dev2, &s));
+	}
 	client_new_context(&self->dev1, self->temp);
 	seal(self, &self->dev1, &s);
 	ASSERT_TRUE(taken(self, &self->dev1, &s));
@@ -882,6 +885,68 @@ TEST_F(in, contexts_seen_are_bounded)
 	ASSERT_EQ(fake_stats(self->fake).contexts, 1);
 }
 
+/* Retired ones are the last to be forgotten: else who opens many contexts would bring one back. */
+TEST_F(in, retired_contexts_outlast_others)
+{
+	struct broker_config config;
+	struct envelope_sender retired;
+	struct fake_sealed s;
+
+	fake_config(false, &config);
+	config.limits.contexts_max = 4;
+	restart_with(self, &config);
+	seal(self, &self->dev1, &s);
+	ASSERT_TRUE(taken(self, &self->dev1, &s));
+	retired = self->dev1.contexts[0];
+	revoke(self);
+	for (unsigned i = 0; i < 10; i++) {
+		client_new_context(&self->dev1, self->temp);
+		seal(self, &self->dev1, &s);
+		ASSERT_TRUE(taken(self, &self->dev1, &s));
+	}
+	client_new_context(&self->dev1, self->temp);
+	self->dev1.contexts[0] = retired;
+	self->dev1.context_open[0] = true;
+	seal(self, &self->dev1, &s);
+	ASSERT_TRUE(refused(self, &self->dev1, &s, CONTROL_RETIRED, true));
+}
+
+TEST_F(in, contexts_of_one_sender_are_bounded)
+{
+	struct fake_sealed s;
+
+	ASSERT_TRUE(client_unsubscribe(&self->rx1, "#"));
+	client_seal(&self->dev2, self->temp, TOPIC, "x", 1, false, &s);
+	send(self, &self->dev2, &s);
+	for (unsigned i = 0; i < 1100; i++) {
+		client_new_context(&self->dev1, self->temp);
+		seal(self, &self->dev1, &s);
+		send(self, &self->dev1, &s);
+	}
+	ASSERT_EQ(fake_stats(self->fake).contexts, 1024 + 1);
+	/* Another's is none of those that went. */
+	revoke(self);
+	self->dev2.conn->read = self->dev2.conn->sent;
+	client_seal(&self->dev2, self->temp, TOPIC, "x", 1, false, &s);
+	ASSERT_TRUE(refused(self, &self->dev2, &s, CONTROL_RETIRED, true));
+}
+
+/* The clock was set back between a context's use and the revocation. */
+TEST_F(in, clock_set_back)
+{
+	struct fake_sealed s;
+
+	seal(self, &self->dev1, &s);
+	ASSERT_TRUE(taken(self, &self->dev1, &s));
+	self->fake->wall_ms -= 3600 * 1000;
+	revoke(self);
+	seal(self, &self->dev1, &s);
+	ASSERT_TRUE(refused(self, &self->dev1, &s, CONTROL_RETIRED, true));
+	crash(self);
+	seal(self, &self->dev1, &s);
+	ASSERT_TRUE(refused(self, &self->dev1, &s, CONTROL_RETIRED, true));
+}
+
 /* What storage gives back is bounded as what clients send. */
 TEST_F(in, restored_ids)
 {
@@ -900,6 +965,26 @@ TEST_F(in, restored_ids)
 }
 
 /* --- limits ----------------------------------------------------------------------------------- */
+
+TEST_F(in, paused_while_large_messages_wait_for_verification)
+{
+	struct broker_config config;
+	struct fake_sealed s;
+
+	fake_config(false, &config);
+	config.limits.verify_bytes_max = 1000;
+	restart_with(self, &config);
+	seal(self, &self->dev1, &s);
+	self->fake->hold_verify = true;
+	for (size_t bytes = 0; bytes < 1000; bytes += s.n) {
+		ASSERT_FALSE(self->dev1.conn->paused);
+		client_publish(&self->dev1, self->temp, TOPIC, "21.5", 1);
+	}
+	ASSERT_TRUE(self->dev1.conn->paused);
+	self->fake->hold_verify = false;
+	fake_settle(self->fake);
+	ASSERT_FALSE(self->dev1.conn->paused);
+}
 
 /* Every error is sent, but who causes many is not read from until the seconds have let them off. */
 TEST_F(in, errors_are_rate_limited)

@@ -147,7 +147,7 @@ static void sender_publish(struct walk *w, struct sender *s)
 		topics[topic].key_id == WORLD_KEY_TEMP ? w->world->temp : w->world->cam;
 	uint8_t qos = one_in(3) ? 0 : 1;
 	bool retain = one_in(8);
-	struct fake_sealed *slot, s0;
+	struct fake_sealed s0 = { 0 }, *slot;
 	struct model_message *m;
 	char text[64];
 
@@ -616,6 +616,10 @@ static void change_party(struct walk *w)
 	struct world_party *p = &w->world->parties[pick(w->world->n_parties)];
 	struct receiver *r = receiver_of(w, p);
 
+	/* Nobody is enrolled again while what he sent before is still being verified: it would be
+	 * taken behind what was refused meanwhile. */
+	while (p->gone && fake_run_verify(w->fake))
+		;
 	p->gone = !p->gone;
 	if (!r)
 		return;
@@ -700,6 +704,8 @@ static void come_to_rest(struct walk *w)
 
 	f->convert_status = f->sign_status = BROKER_TOKEN_OK;
 	f->commit_error = 0;
+	while (fake_run_verify(f))
+		;
 	for (unsigned i = 0; i < w->world->n_parties; i++)
 		w->world->parties[i].gone = false;
 	world_apply(w->world);

@@ -80,8 +80,8 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 	b->stats.connects++;
 	if (!text_is_id(p->client_id))
 		return refuse(c, CONNACK_ID, "client id is not 1 to 64 of A-Z a-z 0-9 . _ : -");
-	if (!b->directory)
-		return refuse(c, CONNACK_UNAVAILABLE, "no bundle is loaded");
+	if (!b->directory || !directory_in_force(b->directory, b->wall_ms))
+		return refuse(c, CONNACK_UNAVAILABLE, "no bundle is in force");
 	if (!p->has_user_name || !p->has_password ||
 	    text_unb64u(p->user_name, c->r_c, sizeof(c->r_c)))
 		return refuse(c, CONNACK_BAD_USER, "User Name is not a nonce of SSDTF");
@@ -94,6 +94,8 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 		return refuse(c, CONNACK_REFUSED, "a Will to a topic of the broker's own");
 	if (!conn_session_fits(c))
 		return refuse(c, CONNACK_UNAVAILABLE, "no room for another session");
+	if (signer_crowded(&b->signer))
+		return refuse(c, CONNACK_UNAVAILABLE, "too many wait for the token");
 	conn_send_connack(c, conn_session_present(c), 0);
 	if (c->state != CONN_CLOSED)
 		challenge(c);
@@ -181,7 +183,13 @@ void auth_will_verified(struct ingress *in)
 		return failed(c, "its Will is not sealed and signed as a PUBLISH");
 	if (ingress_judge(c->broker, in->message, &reason) != INGRESS_TAKE)
 		return failed(c, "its Will is not permitted, or its counter was used");
-	send_result(c);
+	commit_then_open(c->broker, c);
+}
+
+void auth_committed(struct broker_conn *c)
+{
+	if (c->state == CONN_CHECKING)
+		send_result(c);
 }
 
 void auth_opened(struct broker_conn *c)

@@ -16,6 +16,8 @@ struct broker_conn;
 void auth_start(struct broker_conn *c, const struct mqtt_connect *p);
 /* A PUBLISH before the session is open: the response, or the end of the connection. */
 void auth_publish(struct broker_conn *c, const struct mqtt_publish *p);
+/* The counter of its Will is on storage. */
+void auth_committed(struct broker_conn *c);
 /* The result has been sent. */
 void auth_opened(struct broker_conn *c);
 

@@ -209,6 +209,11 @@ int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body, co
 	return 0;
 }
 
+void broker_bundle_until(struct broker *b, uint64_t not_after_ms)
+{
+	b->directory->not_after_ms = not_after_ms;
+}
+
 void broker_restore_serial(struct broker *b, uint64_t bundle_serial)
 {
 	b->bundle_serial = bundle_serial;

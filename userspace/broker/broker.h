@@ -171,6 +171,10 @@ uint64_t broker_wait_ms(const struct broker *b);
 int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body,
 			const char **ret_why) must_check;
 
+/* Until when the bundle last applied is in force (0: no end): after that nobody gets a session and
+ * nothing is taken or converted. Who keeps new bundles from a gateway does not keep it running. */
+void broker_bundle_until(struct broker *b, uint64_t not_after_ms);
+
 /* What an earlier run committed, before the first connection. */
 int broker_restore_replay(struct broker *b, const char *id,
 			  const struct replay_window *w) must_check;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "userspace/broker/auth.h"
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
 
@@ -31,6 +32,8 @@ void commit_init(struct broker *b)
 	list_init(&c->revoked);
 	list_init(&c->acks);
 	list_init(&c->acks_out);
+	list_init(&c->opens);
+	list_init(&c->opens_out);
 	timer_init(&c->retry, retry_fired);
 	c->broker = b;
 }
@@ -45,6 +48,18 @@ static void release(struct list *acks, void (*how)(struct ack *a))
 	}
 }
 
+static void release_opens(struct list *opens, bool stored)
+{
+	while (!list_empty(opens)) {
+		struct broker_conn *conn = list_first(opens, struct broker_conn, commit_wait);
+
+		list_del(&conn->commit_wait);
+		if (stored)
+			auth_committed(conn);
+		conn_put(conn);
+	}
+}
+
 void commit_deinit(struct broker *b)
 {
 	struct commit *c = &b->commit;
@@ -52,6 +67,8 @@ void commit_deinit(struct broker *b)
 
 	release(&c->acks, ack_drop);
 	release(&c->acks_out, ack_drop);
+	release_opens(&c->opens, false);
+	release_opens(&c->opens_out, false);
 	while (!list_empty(&c->revoked)) {
 		struct pending_revoked *r = list_first(&c->revoked, struct pending_revoked, link);
 
@@ -117,6 +134,12 @@ void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet
 
 	if (a)
 		list_add_tail(&b->commit.acks, &a->wait);
+}
+
+void commit_then_open(struct broker *b, struct broker_conn *conn)
+{
+	conn_get(conn);
+	list_add_tail(&b->commit.opens, &conn->commit_wait);
 }
 
 int commit_revoked(struct broker *b, const struct broker_commit_revoked *entry)
@@ -211,13 +234,17 @@ void commit_turn(struct broker *b)
 	whole = take_revoked(b, c) && take_senders(c) && take_contexts(c, &b->contexts);
 	if (!c->batch.n_replay && !c->batch.n_contexts && !c->batch.n_revoked &&
 	    !c->batch.bundle_serial) {
-		if (whole)
-			release(&c->acks, ack_ready); /* all they wait for is stored already */
+		if (whole) { /* all they wait for is stored already */
+			release(&c->acks, ack_ready);
+			release_opens(&c->opens, true);
+		}
 		return;
 	}
 	/* Where memory did not last for all, no acknowledgement goes with this part. */
-	if (whole)
+	if (whole) {
 		list_splice_tail(&c->acks_out, &c->acks);
+		list_splice_tail(&c->opens_out, &c->opens);
+	}
 	c->out = true;
 	b->ops.commit(b->io, &c->batch);
 }
@@ -234,4 +261,5 @@ void broker_commit_done(struct broker *b, int error)
 	c->out = false;
 	b->stats.commits++;
 	release(&c->acks_out, ack_ready);
+	release_opens(&c->opens_out, true);
 }

@@ -33,8 +33,9 @@ struct commit_sender {
 
 struct commit {
 	struct commit_sender *senders;
-	struct list dirty;   /* senders changed since the last commit */
-	struct list revoked; /* revocations not yet committed */
+	struct list dirty;	      /* senders changed since the last commit */
+	struct list revoked;	      /* revocations not yet committed */
+	struct list opens, opens_out; /* conn.commit_wait: sessions that open then */
 	struct list acks,
 		acks_out;	/* ack.wait: waiting for the next commit, for the one under way */
 	uint64_t bundle_serial; /* to be committed; 0: unchanged */
@@ -52,6 +53,8 @@ struct commit_sender *commit_sender(struct broker *b, struct bytes id) must_chec
 void commit_sender_changed(struct broker *b, struct commit_sender *s);
 /* PUBACK packet_id on conn once all that has changed so far is stored. */
 void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet_id);
+/* auth_committed() for conn once all that has changed so far is stored. */
+void commit_then_open(struct broker *b, struct broker_conn *conn);
 int commit_revoked(struct broker *b, const struct broker_commit_revoked *r) must_check;
 void commit_turn(struct broker *b);
 

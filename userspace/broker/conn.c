@@ -33,6 +33,7 @@ struct broker_conn *broker_conn_open(struct broker *b, void *conn_io)
 	c->last_rx_ms = b->mono_ms;
 	list_init(&c->blocked);
 	list_init(&c->acks);
+	list_init(&c->commit_wait);
 	timer_init(&c->timer, timer_fired);
 	timer_init(&c->errors, errors_fired);
 	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.connect_timeout_ms);

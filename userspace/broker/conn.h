@@ -64,6 +64,7 @@ struct broker_conn {
 	uint8_t level, flags;
 	bool clean;
 	struct message *will;
+	struct list commit_wait; /* its Will's counter is being stored */
 
 	/* Authentication and $SSDTF/ numbering. */
 	uint8_t r_c[CONN_NONCE_BYTES], r_b[CONN_NONCE_BYTES];

@@ -82,28 +82,32 @@ static const char *text_of(enum control_reason reason)
 	return "unknown";
 }
 
-void control_error(struct broker *b, struct broker_conn *conn, enum control_reason reason,
-		   uint64_t counter, uint16_t ack_packet_id)
+static void send_error(struct broker *b, struct broker_conn *conn, enum control_reason reason,
+		       uint64_t counter, uint16_t ack_packet_id)
 {
 	uint8_t body[ERROR_BYTES_MAX];
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
+	struct ack *ack = ack_new(conn, ack_packet_id);
 
-	struct ack *ack;
-
-	if (conn->state != CONN_OPEN)
-		return;
-	conn_budget_owe(conn);
 	bytes_write_u8(&w, (uint8_t)reason);
 	bytes_write_u64(&w, counter);
 	bytes_write_u16_view(&w, bytes_str(text_of(reason)));
 	bytes_write(&w, bytes_of(conn->r_b, sizeof(conn->r_b)));
 	bytes_write_u32(&w, ++conn->error_n);
 	BUG_ON(w.bad);
-	ack = ack_new(conn, ack_packet_id);
 	if (signer_control(b, conn, CONTROL_TOPIC_ERROR, bytes_of(body, w.used), ack, false) == 0)
 		b->stats.errors_sent++;
 	else
 		ack_drop(ack); /* no memory for the error: then no acknowledgement either */
+}
+
+void control_error(struct broker *b, struct broker_conn *conn, enum control_reason reason,
+		   uint64_t counter, uint16_t ack_packet_id)
+{
+	if (conn->state != CONN_OPEN)
+		return;
+	conn_budget_owe(conn);
+	send_error(b, conn, reason, counter, ack_packet_id);
 }
 
 void control_error_to(struct broker *b, struct bytes id, enum control_reason reason,
@@ -112,7 +116,7 @@ void control_error_to(struct broker *b, struct bytes id, enum control_reason rea
 	struct session *s = session_find(b, id);
 
 	if (s && s->conn && conn_budget(s->conn))
-		control_error(b, s->conn, reason, counter, 0);
+		send_error(b, s->conn, reason, counter, 0);
 }
 
 /* --- nacks ------------------------------------------------------------------------------------ */

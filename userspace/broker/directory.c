@@ -261,6 +261,11 @@ void directory_put(struct directory *d)
 	free(d);
 }
 
+bool directory_in_force(const struct directory *d, uint64_t wall_ms)
+{
+	return record_valid_at(0, d->not_after_ms, wall_ms);
+}
+
 struct directory_party *directory_party(const struct directory *d, struct bytes id)
 {
 	struct directory_party key = { .id = id };
@@ -326,7 +331,8 @@ enum directory_verdict directory_permits(const struct directory *d, const struct
 {
 	const struct directory_scope *s = directory_scope(d, key_id);
 
-	if (!s || !record_valid_at(s->not_before_ms, s->not_after_ms, wall_ms))
+	if (!s || !directory_in_force(d, wall_ms) ||
+	    !record_valid_at(s->not_before_ms, s->not_after_ms, wall_ms))
 		return DIRECTORY_NO_KEY_ID;
 	for (unsigned i = 0; i < p->n_publishes; i++)
 		if (&d->scopes[p->publishes[i]] == s)

@@ -47,6 +47,7 @@ struct directory_party {
 struct directory {
 	unsigned refs;
 	uint64_t serial;
+	uint64_t not_after_ms; /* 0: no end */
 	struct bytes gateway_id;
 	struct p256_point broker;
 	uint8_t broker_hash[32]; /* SHA-256 of the broker's public point (PROTOCOL 5) */
@@ -66,6 +67,8 @@ int directory_new(uint64_t serial, struct bytes body, struct directory **ret_dir
 struct directory *directory_get(struct directory *d);
 void directory_put(struct directory *d); /* NULL is fine */
 
+/* Is it in force now? */
+bool directory_in_force(const struct directory *d, uint64_t wall_ms);
 struct directory_party *directory_party(const struct directory *d, struct bytes id);
 /* Is the party in both, with the same signing key? Then it is still the one that authenticated. */
 bool directory_same_key(const struct directory *old, const struct directory *now, struct bytes id);

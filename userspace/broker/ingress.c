@@ -144,7 +144,8 @@ static void publish_verified(struct ingress *in)
 		b->stats.replayed++;
 		break;
 	case INGRESS_REFUSE:
-		return refuse(in, reason, in->packet_id);
+		/* "Try again" is no acknowledgement. */
+		return refuse(in, reason, reason == CONTROL_UNAVAILABLE ? 0 : in->packet_id);
 	}
 	commit_then_ack(b, c, in->packet_id);
 }

@@ -604,6 +604,9 @@ static void pump(struct broker *b, struct session *s)
 {
 	struct delivery *d;
 
+	/* Nothing is converted under a bundle that ran out; with the next one it goes on. */
+	if (!b->config.plain && !directory_in_force(b->directory, b->wall_ms))
+		return;
 	while (s->conn && (d = list_first(&s->waiting, struct delivery, link))) {
 		if (s->n_pipeline >= PIPELINE_MAX)
 			return;

@@ -226,6 +226,7 @@ static void reload(struct server *s)
 			  strerror(-err));
 		goto out;
 	}
+	broker_bundle_until(s->broker, b.statement.not_after_ms);
 	s->bundle_serial = b.statement.serial;
 	log_info("event=bundle serial=%llu", (unsigned long long)s->bundle_serial);
 out:

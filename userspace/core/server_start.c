@@ -25,6 +25,8 @@
 #define LINGER_MS	   1000
 #define HSM_WAIT_MS	   10000 /* for a first ssdtf-hsmd */
 #define HSM_STEP_MS	   50
+#define BIND_WAIT_MS	   1000
+#define BIND_STEP_MS	   10
 #define KEY_FILE_BYTES_MAX 4096
 #define SPARE_SLOTS	   256 /* of connections that are closing while others come */
 /* What was on its way to be signed when the soft limit was reached goes out all the same. */
@@ -144,6 +146,7 @@ static void restore_engine(struct server *s, const struct bundlefile *b)
 	err = broker_apply_bundle(s->broker, b->statement.serial, b->statement.body, &why);
 	if (err)
 		exit_with(EX_DATAERR, "%s: %s (%s)", s->config->bundle, why, strerror(-err));
+	broker_bundle_until(s->broker, b->statement.not_after_ms);
 }
 
 static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
@@ -256,13 +259,27 @@ static void start_hsm(struct server *s)
 		  hsmlink_trouble(s->hsm));
 }
 
+/* An address in use may be that of a broker that was killed: the kernel takes its ring down, and
+ * with it the listening socket, some milliseconds behind the process. */
+static int bind_one(struct server *s, const struct address *a, struct address *ret_bound)
+{
+	const struct timespec step = { .tv_nsec = BIND_STEP_MS * 1000000 };
+	int err = listener_add(&s->listeners, a, ret_bound);
+
+	for (unsigned ms = 0; err == -EADDRINUSE && ms < BIND_WAIT_MS; ms += BIND_STEP_MS) {
+		nanosleep(&step, NULL);
+		err = listener_add(&s->listeners, a, ret_bound);
+	}
+	return err;
+}
+
 static void bind_all(struct server *s)
 {
 	char text[ADDRESS_TEXT_BYTES_MAX];
 
 	for (unsigned i = 0; i < s->config->n_listen; i++) {
 		const struct address *a = &s->config->listen[i];
-		int err = listener_add(&s->listeners, a, &s->bound[i]);
+		int err = bind_one(s, a, &s->bound[i]);
 
 		if (err)
 			exit_with(err == -EACCES ? EX_NOPERM : EX_UNAVAILABLE,
