@@ -564,7 +564,7 @@ TEST_F_TIMEOUT(links, killed_under_load_no_job_is_lost_or_answered_twice, 60)
 	hsmlink_stats(self->h, &s);
 	harness_note("%u kills, %llu jobs sent again", atomic_load(&self->shared->kills),
 		     (unsigned long long)s.requeued);
-	
+
 	ASSERT_EQ(self->pool.bytes_out, 0);
 }
 

@@ -212,7 +212,7 @@ def published(d, text, want=0):
         tap.equal(d.wait_error().reason, want, "reason for %r" % text)
     d.wait_acked(packet_id)
     if not want:
-        tap.equal(d.errors[getattr(d, "seen_errors", 0):], [], "errors for %r" % text)
+        tap.equal(d.errors[d.seen_errors:], [], "errors for %r" % text)
 
 
 def revoke(receiver):

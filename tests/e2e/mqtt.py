@@ -217,6 +217,7 @@ class Session(Connection):
         self.auto_ack = auto_ack
         self.next_id, self.control_n = 0, 0
         self.acked, self.errors, self.deliveries, self.others = [], [], [], []
+        self.seen_errors = 0  # by wait_error()
         self.log = []
         self.session_present = None
         self.highest = None  # counter, as the broker says
@@ -330,7 +331,7 @@ class Session(Connection):
 
     def wait_error(self, seconds=WAIT):
         """The next error that was not asked for yet."""
-        n = self.seen_errors = getattr(self, "seen_errors", 0) + 1
+        n = self.seen_errors = self.seen_errors + 1
         self.wait_for(lambda: len(self.errors) >= n, "$SSDTF/error", seconds)
         return self.errors[n - 1]
 
