@@ -145,8 +145,8 @@ def mosquitto_sub(broker, *args, count=1):
     """Subscribed before it is returned."""
     if not shutil.which("mosquitto_sub"):
         tap.skip("mosquitto_sub is not installed")
-    p = gateway.Process("mosquitto_sub", ["mosquitto_sub", "-p", broker.port, "-d", "-C",
-                                          str(count), *args], stdout=subprocess.PIPE)
+    p = gateway.Process("mosquitto_sub", ["mosquitto_sub", "-h", "127.0.0.1", "-p", broker.port,
+                                          "-d", "-C", str(count), *args], stdout=subprocess.PIPE)
     p.of_test = True
     return p
 
@@ -154,8 +154,8 @@ def mosquitto_sub(broker, *args, count=1):
 def mosquitto_pub(broker, *args, data=None):
     if not shutil.which("mosquitto_pub"):
         tap.skip("mosquitto_pub is not installed")
-    subprocess.run(["mosquitto_pub", "-p", broker.port, *args], input=data, check=True,
-                   timeout=mqtt.WAIT)
+    subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", "-p", broker.port, *args],
+                   input=data, check=True, timeout=mqtt.WAIT)
 
 
 def subscribed(broker, n):
