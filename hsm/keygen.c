@@ -2,19 +2,14 @@
 #include "hsm/keygen.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
-#include <unistd.h>
 
+#include "userspace/base/file.h"
 #include "userspace/base/log.h"
 #include "userspace/crypto/rsa.h"
 
-#define PATH_BYTES     4096
 #define EC_PEM_BYTES   256
 #define FILE_BYTES_MAX (EC_PEM_BYTES + RSA_PEM_BYTES_MAX)
 
@@ -103,59 +98,6 @@ static int make_keys(const struct token_config *c, uint8_t pem[FILE_BYTES_MAX])
 	return n + m;
 }
 
-static int sync_dir_of(const char *file)
-{
-	char copy[PATH_BYTES];
-	int fd, rc;
-
-	snprintf(copy, sizeof(copy), "%s", file);
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	rc = fsync(fd) ? -errno : 0;
-	(void)close(fd); /* read only */
-	return rc;
-}
-
-static int write_all(int fd, const uint8_t *p, size_t n)
-{
-	while (n) {
-		ssize_t done = write(fd, p, n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -errno;
-		p += done;
-		n -= (size_t)done;
-	}
-	return 0;
-}
-
-static int write_file(const char *file, const uint8_t *p, size_t n)
-{
-	char temporary[PATH_BYTES];
-	int fd, rc;
-
-	if (snprintf(temporary, sizeof(temporary), "%s.XXXXXX", file) >= (int)sizeof(temporary))
-		return -ENAMETOOLONG;
-	fd = mkostemp(temporary, O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	rc = write_all(fd, p, n);
-	if (!rc && (fchmod(fd, 0644) || fsync(fd)))
-		rc = -errno;
-	if (close(fd) && !rc)
-		rc = -errno;
-	if (!rc && rename(temporary, file))
-		rc = -errno;
-	if (rc) {
-		(void)unlink(temporary); /* the error is what was said before */
-		return rc;
-	}
-	return sync_dir_of(file);
-}
-
 int keygen_run(const struct token_config *c, const char *public_file)
 {
 	uint8_t pem[FILE_BYTES_MAX];
@@ -163,7 +105,7 @@ int keygen_run(const struct token_config *c, const char *public_file)
 
 	if (n < 0)
 		return exit_code_of(n);
-	rc = write_file(public_file, pem, (size_t)n);
+	rc = file_write(AT_FDCWD, public_file, bytes_of(pem, (size_t)n), 0644);
 	if (rc) {
 		log_error("%s: %s", public_file, strerror(-rc));
 		return EX_CANTCREAT;

@@ -315,7 +315,7 @@ TEST_F(files, config_says_that_there_is_no_file)
 	ASSERT_EQ(config_read(self->path, &c, why), -ENOENT);
 	snprintf(want, sizeof(want), "%s: No such file or directory", self->path);
 	ASSERT_STREQ(why, want);
-	ASSERT_EQ(config_read(self->dir, &c, why), -EINVAL);
+	ASSERT_EQ(config_read(self->dir, &c, why), -EISDIR);
 	ASSERT_TRUE(strstr(why, ": is not a regular file"));
 	ASSERT_EQ(read_config(self, "", &c, why), -EINVAL);
 	ASSERT_TRUE(strstr(why, ": 'listen' is missing"));

@@ -29,7 +29,7 @@
 #include "userspace/broker/broker.h"
 #include "userspace/core/address.h"
 #include "userspace/core/bufring.h"
-#include "userspace/core/file.h"
+#include "userspace/base/file.h"
 #include "userspace/core/journal.h"
 #include "userspace/core/listener.h"
 #include "userspace/core/notify.h"
@@ -1144,23 +1144,23 @@ TEST(file_is_read_whole_or_not_at_all)
 
 	ASSERT_TRUE(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/f", dir);
-	ASSERT_EQ(file_read(path, 10, &bytes, &n, NULL), -ENOENT);
-	ASSERT_EQ(file_read(dir, 10, &bytes, &n, NULL), -EINVAL);
+	ASSERT_EQ(file_read(AT_FDCWD, path, 10, &bytes, &n, NULL), -ENOENT);
+	ASSERT_EQ(file_read(AT_FDCWD, dir, 10, &bytes, &n, NULL), -EISDIR);
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
-	ASSERT_EQ(file_read(path, 10, &bytes, &n, &mode), 0);
+	ASSERT_EQ(file_read(AT_FDCWD, path, 10, &bytes, &n, &mode), 0);
 	ASSERT_EQ(n, 0);
 	ASSERT_EQ(mode & 0777, 0640);
 	free(bytes);
 	ASSERT_EQ(write(fd, "0123456789", 10), 10);
-	ASSERT_EQ(file_read(path, 10, &bytes, &n, NULL), 0);
+	ASSERT_EQ(file_read(AT_FDCWD, path, 10, &bytes, &n, NULL), 0);
 	ASSERT_EQ(n, 10);
 	ASSERT_BYTES(bytes, "0123456789", 10);
 	free(bytes);
-	ASSERT_EQ(file_read(path, 9, &bytes, &n, NULL), -EFBIG);
+	ASSERT_EQ(file_read(AT_FDCWD, path, 9, &bytes, &n, NULL), -EFBIG);
 	close(fd);
 	ASSERT_EQ(unlink(path), 0);
 	ASSERT_EQ(mkfifo(path, 0600), 0);
-	ASSERT_EQ(file_read(path, 10, &bytes, &n, NULL), -EINVAL); /* and does not wait */
+	ASSERT_EQ(file_read(AT_FDCWD, path, 10, &bytes, &n, NULL), -EINVAL); /* and does not wait */
 	ASSERT_EQ(unlink(path), 0);
 	ASSERT_EQ(rmdir(dir), 0);
 }

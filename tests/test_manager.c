@@ -25,7 +25,7 @@
 #include "userspace/manager/access.h"
 #include "userspace/manager/bundle_make.h"
 #include "userspace/manager/enrol.h"
-#include "userspace/manager/file.h"
+#include "userspace/base/file.h"
 #include "userspace/manager/gateway.h"
 #include "userspace/manager/keyfile.h"
 #include "userspace/manager/list.h"
@@ -83,14 +83,14 @@ static void base_remove(void)
 
 static void put(const char *path, const char *text)
 {
-	ASSERT_EQ(file_write(path, bytes_str(text), 0600), 0);
+	ASSERT_EQ(file_write(AT_FDCWD, path, bytes_str(text), 0600), 0);
 }
 
 static size_t get(const char *path, uint8_t *out, size_t room)
 {
 	size_t n = 0;
 
-	ASSERT_EQ(file_read(path, out, room, &n), 0);
+	ASSERT_EQ(file_read_into(AT_FDCWD, path, out, room, &n), 0);
 	return n;
 }
 
@@ -116,20 +116,20 @@ TEST_F(plain, file_round_trip)
 	struct stat st;
 	size_t n = 99;
 
-	ASSERT_EQ(file_write(path, bytes_str("first"), 0600), 0);
-	ASSERT_EQ(file_write(path, bytes_str("second"), 0640), 0);
+	ASSERT_EQ(file_write(AT_FDCWD, path, bytes_str("first"), 0600), 0);
+	ASSERT_EQ(file_write(AT_FDCWD, path, bytes_str("second"), 0640), 0);
 	ASSERT_EQ(get(path, buf, sizeof(buf)), 6);
 	ASSERT_BYTES(buf, "second", 6);
 	ASSERT_EQ(stat(path, &st), 0);
 	EXPECT_EQ(st.st_mode & 0777, 0640);
 	EXPECT_EQ(access(in_base("f.tmp"), F_OK), -1);
 
-	EXPECT_EQ(file_read(path, buf, 5, &n), -EFBIG);
-	EXPECT_EQ(file_read(in_base("none"), buf, 5, &n), -ENOENT);
-	EXPECT_EQ(file_read(base, buf, 5, &n), -EISDIR);
+	EXPECT_EQ(file_read_into(AT_FDCWD, path, buf, 5, &n), -EFBIG);
+	EXPECT_EQ(file_read_into(AT_FDCWD, in_base("none"), buf, 5, &n), -ENOENT);
+	EXPECT_EQ(file_read_into(AT_FDCWD, base, buf, 5, &n), -EISDIR);
 	ASSERT_EQ(mkfifo(in_base("fifo"), 0600), 0);
-	EXPECT_EQ(file_read(in_base("fifo"), buf, 5, &n), -EINVAL);
-	EXPECT_EQ(file_read("/dev/zero", buf, 5, &n), -EINVAL);
+	EXPECT_EQ(file_read_into(AT_FDCWD, in_base("fifo"), buf, 5, &n), -EINVAL);
+	EXPECT_EQ(file_read_into(AT_FDCWD, "/dev/zero", buf, 5, &n), -EINVAL);
 	EXPECT_EQ(n, 99);
 }
 
@@ -140,16 +140,16 @@ TEST_F(plain, file_write_replaces_only_files)
 
 	put(target, "kept");
 	ASSERT_EQ(symlink(target, link), 0);
-	EXPECT_EQ(file_write(link, bytes_str("x"), 0600), -EINVAL);
+	EXPECT_EQ(file_write(AT_FDCWD, link, bytes_str("x"), 0600), -EINVAL);
 	ASSERT_EQ(mkfifo(in_base("fifo"), 0600), 0); /* stands for a device */
-	EXPECT_EQ(file_write(in_base("fifo"), bytes_str("x"), 0600), -EINVAL);
-	EXPECT_EQ(file_write(base, bytes_str("x"), 0600), -EISDIR);
-	EXPECT_EQ(file_write(in_base("no/such/folder"), bytes_str("x"), 0600), -ENOENT);
+	EXPECT_EQ(file_write(AT_FDCWD, in_base("fifo"), bytes_str("x"), 0600), -EINVAL);
+	EXPECT_EQ(file_write(AT_FDCWD, base, bytes_str("x"), 0600), -EISDIR);
+	EXPECT_EQ(file_write(AT_FDCWD, in_base("no/such/folder"), bytes_str("x"), 0600), -ENOENT);
 	ASSERT_EQ(get(target, buf, sizeof(buf)), 4);
 
 	/* What a killed program left, even as a trap for us, is replaced and not written into. */
 	ASSERT_EQ(symlink(target, in_base("new.tmp")), 0);
-	EXPECT_EQ(file_write(in_base("new"), bytes_str("x"), 0600), 0);
+	EXPECT_EQ(file_write(AT_FDCWD, in_base("new"), bytes_str("x"), 0600), 0);
 	ASSERT_EQ(get(target, buf, sizeof(buf)), 4);
 	ASSERT_EQ(get(in_base("new"), buf, sizeof(buf)), 1);
 }
@@ -281,11 +281,13 @@ static struct p256_point make_key(const char *private_file, const char *public_f
 	if (private_file) {
 		n = p256_private_to_pem(&k, pem, sizeof(pem));
 		ASSERT_GT(n, 0);
-		ASSERT_EQ(file_write(in_base(private_file), bytes_of(pem, (size_t)n), 0600), 0);
+		ASSERT_EQ(file_write(AT_FDCWD, in_base(private_file), bytes_of(pem, (size_t)n),
+				     0600),
+			  0);
 	}
 	n = p256_public_to_pem(&p, pem, sizeof(pem));
 	ASSERT_GT(n, 0);
-	ASSERT_EQ(file_write(in_base(public_file), bytes_of(pem, (size_t)n), 0600), 0);
+	ASSERT_EQ(file_write(AT_FDCWD, in_base(public_file), bytes_of(pem, (size_t)n), 0600), 0);
 	return p;
 }
 
@@ -294,9 +296,10 @@ static void append(const char *to, const char *from)
 	uint8_t buf[8192];
 	size_t n = 0;
 
-	(void)!file_read(in_base(to), buf, sizeof(buf), &n); /* may not be there yet */
+	(void)!file_read_into(AT_FDCWD, in_base(to), buf, sizeof(buf),
+			      &n); /* may not be there yet */
 	n += get(in_base(from), buf + n, sizeof(buf) - n);
-	ASSERT_EQ(file_write(in_base(to), bytes_of(buf, n), 0600), 0);
+	ASSERT_EQ(file_write(AT_FDCWD, in_base(to), bytes_of(buf, n), 0600), 0);
 }
 
 static void write_public_pem(const char *file, EVP_PKEY *key)

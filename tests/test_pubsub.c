@@ -23,7 +23,7 @@
 #include "userspace/client/outbox.h"
 #include "userspace/client/party.h"
 #include "userspace/client/print.h"
-#include "userspace/client/state.h"
+#include "userspace/base/file.h"
 
 /* --- a directory ------------------------------------------------------------------------------ */
 
@@ -39,7 +39,7 @@ FIXTURE(dir)
 
 static void put_file(struct fixture_dir *f, const char *name, struct bytes v)
 {
-	ASSERT_EQ(state_store(f->fd, name, v), 0);
+	ASSERT_EQ(file_write(f->fd, name, v, 0600), 0);
 }
 
 static void put_bundle(struct fixture_dir *f, uint64_t serial)
@@ -265,7 +265,7 @@ TEST_F(dir, windows_round_trip)
 	party_close(&self->party);
 
 	/* One bit anywhere, one byte less: told, not taken. */
-	ASSERT_EQ(state_load(self->fd, "windows", 4096, &file, &n), 0);
+	ASSERT_EQ(file_read(self->fd, "windows", 4096, &file, &n, NULL), 0);
 	for (size_t i = 0; i < n; i += 3) {
 		file[i] ^= 1u << i % 8;
 		put_file(self, "windows", bytes_of(file, n));
@@ -284,12 +284,12 @@ TEST_F(dir, state_files)
 	uint8_t *p;
 	size_t n;
 
-	EXPECT_EQ(state_load(self->fd, "serial", 100, &p, &n), -ENOENT);
-	EXPECT_EQ(state_load(self->fd, ".", 100, &p, &n), -EISDIR);
-	ASSERT_EQ(state_store(self->fd, "serial", bytes_str("0123456789")), 0);
-	EXPECT_EQ(state_load(self->fd, "serial", 9, &p, &n), -EFBIG);
-	ASSERT_EQ(state_store(self->fd, "serial", bytes_str("new")), 0);
-	ASSERT_EQ(state_load(self->fd, "serial", 9, &p, &n), 0);
+	EXPECT_EQ(file_read(self->fd, "serial", 100, &p, &n, NULL), -ENOENT);
+	EXPECT_EQ(file_read(self->fd, ".", 100, &p, &n, NULL), -EISDIR);
+	ASSERT_EQ(file_write(self->fd, "serial", bytes_str("0123456789"), 0600), 0);
+	EXPECT_EQ(file_read(self->fd, "serial", 9, &p, &n, NULL), -EFBIG);
+	ASSERT_EQ(file_write(self->fd, "serial", bytes_str("new"), 0600), 0);
+	ASSERT_EQ(file_read(self->fd, "serial", 9, &p, &n, NULL), 0);
 	ASSERT_EQ(n, 3);
 	ASSERT_BYTES(p, "new", 3);
 	free(p);

@@ -12,7 +12,7 @@
 
 #include "userspace/base/log.h"
 #include "userspace/bundle/statement.h"
-#include "userspace/client/state.h"
+#include "userspace/base/file.h"
 
 #define PEM_BYTES_MAX	   4096
 #define NUMBER_BYTES_MAX   32
@@ -30,7 +30,7 @@ static int number_load(const struct party *p, const char *name, uint64_t *ret_nu
 	uint64_t number = 0;
 	uint8_t *text;
 	size_t n;
-	int ret = state_load(p->dir, name, NUMBER_BYTES_MAX, &text, &n);
+	int ret = file_read(p->dir, name, NUMBER_BYTES_MAX, &text, &n, NULL);
 
 	if (ret)
 		return ret;
@@ -57,7 +57,7 @@ static int number_store(const struct party *p, const char *name, uint64_t number
 	char text[NUMBER_BYTES_MAX];
 	int n = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)number);
 
-	return state_store(p->dir, name, bytes_of(text, (size_t)n));
+	return file_write(p->dir, name, bytes_of(text, (size_t)n), 0600);
 }
 
 int party_counter_load(struct party *p, uint64_t *ret_mark)
@@ -117,7 +117,7 @@ int party_windows_store(struct party *p)
 	hash_one(bytes_of(file, w.used), hash);
 	bytes_write(&w, bytes_of(hash, sizeof(hash)));
 	BUG_ON(w.bad);
-	ret = state_store(p->dir, "windows", bytes_of(file, w.used));
+	ret = file_write(p->dir, "windows", bytes_of(file, w.used), 0600);
 	free(file);
 	return ret;
 }
@@ -162,7 +162,7 @@ static void windows_load(struct party *p, unsigned n_origins)
 	p->origins = calloc(n_origins, sizeof(p->origins[0]));
 	if (!p->origins)
 		exit_with(EX_OSERR, "no memory for %u replay windows", n_origins);
-	ret = state_load(p->dir, "windows", 64u << 20, &file, &n);
+	ret = file_read(p->dir, "windows", 64u << 20, &file, &n, NULL);
 	if (ret == -ENOENT)
 		return;
 	if (ret)
@@ -195,7 +195,7 @@ static void lock_dir(struct party *p)
 static uint8_t *load(const struct party *p, const char *name, size_t bytes_max, size_t *ret_n)
 {
 	uint8_t *bytes;
-	int ret = state_load(p->dir, name, bytes_max, &bytes, ret_n);
+	int ret = file_read(p->dir, name, bytes_max, &bytes, ret_n, NULL);
 
 	if (ret)
 		exit_with(EX_NOINPUT, "%s/%s: %s", p->path, name, strerror(-ret));
@@ -317,7 +317,7 @@ int party_reload(struct party *p, struct ssdtf_time now)
 	uint64_t before = ssdtf_serial(&p->client);
 	uint8_t *bundle;
 	size_t n;
-	int ret = state_load(p->dir, "bundle", BUNDLE_BYTES_MAX, &bundle, &n);
+	int ret = file_read(p->dir, "bundle", BUNDLE_BYTES_MAX, &bundle, &n, NULL);
 
 	if (ret)
 		return ret;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "userspace/base/secret.h"
-#include "userspace/core/file.h"
+#include "userspace/base/file.h"
 
 static int refuse(char *why, const char *path, int err, const char *fmt, ...) format_printf(4, 5);
 static int refuse(char *why, const char *path, int err, const char *fmt, ...)
@@ -64,7 +64,8 @@ int bundlefile_read(const char *path, const struct bundlefile_expect *e, struct 
 {
 	struct bundlefile b = { 0 };
 	mode_t mode;
-	int err = file_read(path, STATEMENT_BYTES(STATEMENT_BODY_BYTES_MAX), &b.bytes, &b.n, &mode);
+	int err = file_read(AT_FDCWD, path, STATEMENT_BYTES(STATEMENT_BODY_BYTES_MAX), &b.bytes,
+			    &b.n, &mode);
 
 	if (err)
 		return refuse(why, path, err, "%s", strerror(-err));

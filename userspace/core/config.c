@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "userspace/base/text.h"
-#include "userspace/core/file.h"
+#include "userspace/base/file.h"
 #include "userspace/core/workers.h"
 
 #define LIMITS_SECTION	  "limits"
@@ -521,10 +521,11 @@ int config_read(const char *file, struct config *ret_c, char why[CONFIG_ERROR_BY
 	reading.file = file;
 	reading.why = why;
 	why[0] = '\0';
-	err = file_read(file, FILE_BYTES_MAX, &text, &n, NULL);
+	err = file_read(AT_FDCWD, file, FILE_BYTES_MAX, &text, &n, NULL);
 	if (err) {
 		snprintf(why, CONFIG_ERROR_BYTES, "%s: %s", file,
-			 err == -EINVAL ? "is not a regular file" : strerror(-err));
+			 err == -EINVAL || err == -EISDIR ? "is not a regular file"
+							  : strerror(-err));
 		return err;
 	}
 	err = parse_text(text, n);

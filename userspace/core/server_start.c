@@ -16,7 +16,7 @@
 #include "userspace/base/log.h"
 #include "userspace/broker/verify.h"
 #include "userspace/core/bundlefile.h"
-#include "userspace/core/file.h"
+#include "userspace/base/file.h"
 #include "userspace/core/notify.h"
 #include "userspace/core/sandbox.h"
 #include "userspace/core/server_impl.h"
@@ -38,7 +38,7 @@ static void load_manager_key(struct server *s)
 	struct p256_point point;
 	uint8_t *pem;
 	size_t n;
-	int err = file_read(path, KEY_FILE_BYTES_MAX, &pem, &n, NULL);
+	int err = file_read(AT_FDCWD, path, KEY_FILE_BYTES_MAX, &pem, &n, NULL);
 
 	if (err)
 		exit_with(EX_NOINPUT, "%s: %s", path, strerror(-err));

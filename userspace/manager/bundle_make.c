@@ -439,8 +439,9 @@ static int sign_and_write(struct work *k, enum statement_kind kind, uint64_t ser
 	err = manager_fail_token(k->m, token_sign(k->m->token, MANAGER_KEY_LABEL, digest, sig));
 	if (!err) {
 		bytes_write(&w, bytes_of(sig, sizeof(sig)));
-		err = manager_fail_file(k->m, file_write(file, bytes_of(k->whole, w.used), 0600),
-					"write", file);
+		err = manager_fail_file(
+			k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, w.used), 0600), "write",
+			file);
 	}
 	if (!err)
 		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,

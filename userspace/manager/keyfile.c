@@ -56,7 +56,7 @@ static int read_pem(struct manager *m, const char *path, uint8_t buf[FILE_BYTES_
 	struct bytes rest;
 	struct block b;
 	size_t n = 0;
-	int err = file_read(path, buf, FILE_BYTES_MAX, &n);
+	int err = file_read_into(AT_FDCWD, path, buf, FILE_BYTES_MAX, &n);
 
 	if (err == -EFBIG)
 		return manager_fail(m, -EINVAL, "%s: too long for a file of public keys", path);
@@ -162,7 +162,8 @@ static int make_private(struct manager *m, const char *path, struct p256_point *
 	/* Said first, so that what a failing write leaves is removed too. */
 	err = manager_made(m, path);
 	if (!err)
-		err = manager_fail_file(m, file_write(path, bytes_of(pem, (size_t)n), 0600),
+		err = manager_fail_file(m,
+					file_write(AT_FDCWD, path, bytes_of(pem, (size_t)n), 0600),
 					"write", path);
 	secret_wipe(pem, sizeof(pem));
 	if (!err)
@@ -181,7 +182,7 @@ int keyfile_private(struct manager *m, const char *folder, const char *name, boo
 
 	if (err)
 		return manager_fail_file(m, err, "open", folder);
-	err = file_read(path, pem, sizeof(pem), &n);
+	err = file_read_into(AT_FDCWD, path, pem, sizeof(pem), &n);
 	if (err == -ENOENT && make)
 		return make_private(m, path, ret_public);
 	if (err == -EFBIG)

@@ -23,7 +23,7 @@
 
 #include "hsm/token.h"
 #include "userspace/base/compiler.h"
-#include "userspace/manager/file.h"
+#include "userspace/base/file.h"
 #include "userspace/manager/registry.h"
 
 #define MANAGER_KEY_LABEL   "ssdtf-manager"

@@ -190,7 +190,7 @@ static int write_public(struct manager *m, const struct p256_point *key)
 	if (n < 0)
 		return manager_fail(m, n, "cannot write the public key as PEM: %s", strerror(-n));
 	if (!err)
-		err = file_write(path, bytes_of(pem, (size_t)n), 0644);
+		err = file_write(AT_FDCWD, path, bytes_of(pem, (size_t)n), 0644);
 	if (err)
 		return manager_fail_file(m, err, "write", path);
 	(void)fprintf(m->out, "manager key=%s token=%s\n", path, m->token_label);
