@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/admission_check.h"
 #include "tests/harness.h"
 #include "userspace/base/text.h"
 #include "userspace/bundle/statement.h"

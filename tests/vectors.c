@@ -19,9 +19,9 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "tests/admission_check.h"
 #include "userspace/base/log.h"
 #include "userspace/base/text.h"
-#include "userspace/crypto/admission.h"
 #include "userspace/crypto/envelope.h"
 #include "userspace/crypto/grant.h"
 #include "userspace/crypto/hash.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Admission tokens in user space (PROTOCOL 6): clients make them, the broker checks them. The hash
- * is the kernel filter's own, bpf/admission.h. It admits, it does not authenticate.
+ * Admission tokens as clients make them (PROTOCOL 6), by the very hash that the kernel's filter
+ * computes. A token admits, it does not authenticate.
  */
 #ifndef SSDTF_CRYPTO_ADMISSION_H
 #define SSDTF_CRYPTO_ADMISSION_H
@@ -20,13 +20,5 @@ static inline uint32_t admission_slot(uint64_t unix_ms)
 {
 	return (uint32_t)(unix_ms / 1000 / ADMISSION_SLOT_SECONDS);
 }
-
-/*
- * 0; -EBADMSG for a wrong form or hash; -ESTALE for a slot outside now's window (slot 0 included
- * unless no_clock_allowed).
- */
-int admission_check(const uint8_t key[ADMISSION_KEY_BYTES], struct bytes client_id,
-		    struct bytes user_name, struct bytes token, uint32_t slot_now,
-		    bool no_clock_allowed) must_check;
 
 #endif
