@@ -120,6 +120,15 @@ static void op_note(void *io, const char *event, const char *client_id, const ch
 	snprintf(f->last_what, sizeof(f->last_what), "%s: %s", client_id, what);
 }
 
+static void op_ban(void *io, const struct admission_source *source, uint64_t ms)
+{
+	struct fake_broker *f = io;
+
+	f->n_bans++;
+	f->last_ban = *source;
+	f->last_ban_ms = ms;
+}
+
 static const struct broker_ops ops = {
 	.out = op_out,
 	.backlog = op_backlog,
@@ -130,14 +139,23 @@ static const struct broker_ops ops = {
 	.forget = op_forget,
 	.commit = op_commit,
 	.note = op_note,
+	.ban = op_ban,
 };
 
 /* --- life ------------------------------------------------------------------------------------- */
 
 void fake_config(bool plain, struct broker_config *ret_config)
 {
-	*ret_config = (struct broker_config){ .plain = plain, .admission = !plain };
+	*ret_config = (struct broker_config){
+		.plain = plain,
+		.admission = plain ? BROKER_ADMISSION_OFF : BROKER_ADMISSION_ENFORCE,
+	};
 	broker_limits_default(&ret_config->limits);
+	/* Few tests are about who connects too often. */
+	ret_config->limits.admission_connects_per_second = 100000;
+	ret_config->limits.admission_told_per_second = 100000;
+	ret_config->limits.admission_told_total_per_second = 100000;
+	ret_config->limits.admission_ban_ms = 0;
 	for (unsigned i = 0; i < sizeof(ret_config->hash_key); i++)
 		ret_config->hash_key[i] = (uint8_t)harness_random();
 }
@@ -149,6 +167,8 @@ static void start(struct fake_broker *f)
 	broker_time(f->engine, f->mono_ms, f->wall_ms);
 }
 
+static const uint8_t fake_address[16] = { [10] = 0xff, [11] = 0xff, 192, 0, 2, 1 };
+
 struct fake_broker *fake_new_with(const struct broker_config *config)
 {
 	struct fake_broker *f = calloc(1, sizeof(*f));
@@ -158,6 +178,7 @@ struct fake_broker *fake_new_with(const struct broker_config *config)
 	f->config = *config;
 	f->mono_ms = harness_random() % 1000000;
 	f->wall_ms = FAKE_WALL_MS;
+	memcpy(f->from, fake_address, sizeof(f->from));
 	ASSERT_EQ(p256_scalar_random(&f->key_scalar), 0);
 	ASSERT_EQ(p256_private_new(&f->key_scalar, &f->key), 0);
 	p256_private_point(f->key, &f->key_point);
@@ -247,7 +268,7 @@ struct fake_conn *fake_try_open(struct fake_broker *f)
 	if (!c)
 		abort();
 	c->fake = f;
-	c->engine = broker_conn_open(f->engine, c);
+	c->engine = broker_conn_open(f->engine, c, f->from);
 	if (!c->engine) {
 		free(c);
 		return NULL;

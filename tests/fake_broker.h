@@ -88,6 +88,10 @@ struct fake_broker {
 	unsigned n_forgotten;
 	unsigned conversions, signatures; /* that the token made */
 	char last_event[64], last_what[128];
+	uint8_t from[16]; /* the address of whoever connects; 192.0.2.1 */
+	struct admission_source last_ban;
+	uint64_t last_ban_ms;
+	unsigned n_bans; /* and ends of bans */
 };
 
 /* A plain broker, or one with SSDTF and admission; limits as broker_limits_default(). */

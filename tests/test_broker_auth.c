@@ -691,7 +691,7 @@ TEST_F(auth, without_admission_the_password_is_free)
 	struct mqtt_connect p;
 
 	fake_config(false, &config);
-	config.admission = false;
+	config.admission = BROKER_ADMISSION_OFF;
 	restart_with(self, &config);
 	p = connect_of(&self->rx1, user_name);
 	EXPECT_EQ(connack_of(&self->rx1, &p), 0);

@@ -839,7 +839,7 @@ TEST_TIMEOUT(random_walk, 180)
 	if (!w)
 		abort();
 	walk_init(w);
-	while (w->step < STEPS) {
+	while (w->step < harness_rounds(STEPS)) {
 		w->weather = (enum weather)pick(3);
 		for (unsigned i = 0; i < STEPS_OF_A_WALK; i++)
 			take_step(w);

@@ -6,14 +6,12 @@
 #include "userspace/base/text.h"
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
+#include "userspace/broker/entry.h"
 #include "userspace/broker/ingress.h"
-#include "userspace/crypto/admission.h"
 #include "userspace/crypto/hash.h"
 
 /* CONNACK return codes of MQTT 3.1.1 */
 enum { CONNACK_ID = 2, CONNACK_UNAVAILABLE = 3, CONNACK_BAD_USER = 4, CONNACK_REFUSED = 5 };
-
-#define NO_CLOCK_MS 2000 /* between two CONNECTs of a party with slot 0 (PROTOCOL 6) */
 
 /* cb is empty until there is TLS (PROTOCOL 5). */
 #define CHALLENGE_BYTES (2 * CONN_NONCE_BYTES + 2)
@@ -24,35 +22,36 @@ static void refuse(struct broker_conn *c, uint8_t code, const char *why)
 {
 	c->broker->stats.auth_failed++;
 	broker_note(c->broker, "refused", conn_id(c), why);
-	conn_send_connack(c, false, code);
+	if (entry_may_tell(c))
+		conn_send_connack(c, false, code);
 	conn_end(c, why);
 }
 
-/* Slot 0 never expires, so who has captured a CONNECT with it could repeat it: seldom is enough. */
-static bool no_clock_may(struct broker *b, struct bytes id)
+/* The same, of one who is not enrolled or has not our key. */
+static void turn_away(struct broker_conn *c, uint8_t code, const char *why)
 {
-	struct commit_sender *s = commit_sender(b, id);
-
-	if (!s || b->mono_ms < s->no_clock_next_ms)
-		return false;
-	s->no_clock_next_ms = b->mono_ms + NO_CLOCK_MS;
-	return true;
+	entry_blame(c);
+	refuse(c, code, why);
 }
 
-static bool admitted(struct broker_conn *c, const struct directory_party *party,
-		     const struct mqtt_connect *p)
+static const char *verdict_words(enum admission_verdict verdict)
 {
-	struct broker *b = c->broker;
+	switch ((unsigned)verdict) {
+	case ADMISSION_SLOT:
+		return "admission token is not of now: its clock or ours is wrong";
+	case ADMISSION_REPLAYED:
+		return "admission token was used before";
+	default:
+		return "admission token does not hold";
+	}
+}
 
-	if (!b->config.admission)
-		return true;
-	if (admission_check(party->k_adm, conn_id(c), p->user_name, p->password,
-			    admission_slot(b->wall_ms),
-			    party->admission_flags & BUNDLE_ADMISSION_NO_CLOCK) == 0 &&
-	    (!bytes_is_zero(bytes_of(p->password.p + 1, 4)) || no_clock_may(b, conn_id(c))))
-		return true;
-	b->stats.admission_refused++;
-	return false;
+static void not_admitted(struct broker_conn *c)
+{
+	c->broker->stats.admission_refused++;
+	if (c->verdict == ADMISSION_RATE) /* it has the key */
+		return refuse(c, CONNACK_REFUSED, "it connects too often");
+	turn_away(c, CONNACK_REFUSED, verdict_words(c->verdict));
 }
 
 static void challenge(struct broker_conn *c)
@@ -75,7 +74,6 @@ static void challenge(struct broker_conn *c)
 void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 {
 	struct broker *b = c->broker;
-	struct directory_party *party;
 
 	b->stats.connects++;
 	if (!text_is_id(p->client_id))
@@ -84,12 +82,11 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 		return refuse(c, CONNACK_UNAVAILABLE, "no bundle is in force");
 	if (!p->has_user_name || !p->has_password ||
 	    text_unb64u(p->user_name, c->r_c, sizeof(c->r_c)))
-		return refuse(c, CONNACK_BAD_USER, "User Name is not a nonce of SSDTF");
-	party = directory_party(b->directory, p->client_id);
-	if (!party)
-		return refuse(c, CONNACK_REFUSED, "not enrolled");
-	if (!admitted(c, party, p))
-		return refuse(c, CONNACK_REFUSED, "admission token does not hold");
+		return turn_away(c, CONNACK_BAD_USER, "User Name is not a nonce of SSDTF");
+	if (!directory_party(b->directory, p->client_id))
+		return turn_away(c, CONNACK_REFUSED, "not enrolled");
+	if (!entry_admitted(c))
+		return not_admitted(c);
 	if (c->will && control_is_topic(c->will->topic))
 		return refuse(c, CONNACK_REFUSED, "a Will to a topic of the broker's own");
 	if (!conn_session_fits(c))
@@ -103,6 +100,7 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 
 static void failed(struct broker_conn *c, const char *why)
 {
+	entry_blame(c);
 	c->broker->stats.auth_failed++;
 	broker_note(c->broker, "authentication failed", conn_id(c), why);
 	conn_fail(c, why);
@@ -199,5 +197,6 @@ void auth_opened(struct broker_conn *c)
 	if (!conn_attach(c))
 		return;
 	b->stats.auth_passed++;
+	entry_passed(c);
 	control_manager_here(b, c);
 }

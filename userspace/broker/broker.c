@@ -7,6 +7,7 @@
 
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
+#include "userspace/broker/entry.h"
 
 #define STARVED_MS 50 /* until what found no memory is tried again */
 
@@ -33,6 +34,13 @@ void broker_limits_default(struct broker_limits *l)
 		.contexts_max = 262144,
 		.errors_per_second = 20,
 		.reports_queue_max = 256,
+		.admission_connects_per_second = 5,
+		.admission_no_clock_ms = 2000,
+		.admission_told_per_second = 1,
+		.admission_told_total_per_second = 100,
+		.admission_ban_failures = 20,
+		.admission_ban_window_ms = 60000,
+		.admission_ban_ms = 60000,
 	};
 }
 
@@ -70,6 +78,8 @@ struct broker *broker_new(const struct broker_config *config, const struct broke
 	commit_init(b);
 	contexts_init(&b->contexts);
 	control_init(&b->control);
+	sys_init(b);
+	entry_init(b);
 	if (route_init(b)) {
 		route_deinit(b);
 		free(b);
@@ -109,6 +119,8 @@ void broker_free(struct broker *b)
 	commit_deinit(b);
 	capsules_deinit(b);
 	control_deinit(b);
+	sys_deinit(b);
+	gate_deinit(&b->gate);
 	route_deinit(b);
 	reap(b);
 	BUG_ON(!list_empty(&b->dead));
@@ -177,6 +189,7 @@ static void revoke_sessions(struct broker *b, const struct directory *old)
 			continue;
 		}
 		s->party = directory_party(b->directory, session_id(s));
+		session_recheck_roles(b, s);
 		session_recheck_grants(b, s);
 	}
 }

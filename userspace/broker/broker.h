@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bpf/admission.h"
 #include "userspace/base/bytes.h"
 #include "userspace/base/replay.h"
 #include "userspace/crypto/envelope.h"
@@ -30,7 +31,8 @@ struct broker;
 struct broker_conn;
 struct broker_verify; /* verify.h has the work itself */
 
-/* Limits; broker_limits_default() is right for a gateway of 1 GiB. Zero is never a limit. */
+/* Limits; broker_limits_default() is right for a gateway of 1 GiB. Zero is a limit only where that
+ * is said. */
 struct broker_limits {
 	uint32_t packet_bytes_max;   /* a larger packet ends the connection */
 	uint32_t connections_max;    /* one more is closed at once */
@@ -54,13 +56,28 @@ struct broker_limits {
 	uint32_t contexts_max;	      /* encs seen, for retirement */
 	uint32_t errors_per_second;   /* $SSDTF/error to one session */
 	uint32_t reports_queue_max;   /* for an absent manager */
+	/* Admission (PROTOCOL 6). */
+	uint32_t admission_connects_per_second; /* of one device */
+	uint32_t admission_no_clock_ms;		/* between two of a device without a clock */
+	uint32_t admission_told_per_second; /* rejected CONNECTs of a source that are answered */
+	uint32_t admission_told_total_per_second; /* of all sources */
+	uint32_t admission_ban_failures;	  /* of a source, within the window: then a ban */
+	uint32_t admission_ban_window_ms;
+	uint32_t admission_ban_ms; /* 0: nobody is banned */
 };
 
 void broker_limits_default(struct broker_limits *l);
 
+/* What becomes of a CONNECT whose admission token does not hold (PROTOCOL 6). */
+enum broker_admission {
+	BROKER_ADMISSION_OFF,	  /* tokens are not looked at */
+	BROKER_ADMISSION_MONITOR, /* counted */
+	BROKER_ADMISSION_ENFORCE, /* refused */
+};
+
 struct broker_config {
-	bool plain;	/* an ordinary MQTT broker: no SSDTF, no token, no bundle */
-	bool admission; /* CONNECT must carry a valid admission token (PROTOCOL 6) */
+	bool plain; /* an ordinary MQTT broker: no SSDTF, no token, no bundle */
+	enum broker_admission admission;
 	struct broker_limits limits;
 	uint8_t hash_key[16]; /* random, for tables keyed by what peers choose */
 };
@@ -125,6 +142,8 @@ struct broker_ops {
 	/* A grant is gone: its key is to be forgotten wherever it is held. */
 	void (*forget)(void *io, const uint8_t grant_id[GRANT_ID_BYTES]);
 	void (*commit)(void *io, const struct broker_commit *commit);
+	/* A source is banned for so long, or no more (0). */
+	void (*ban)(void *io, const struct admission_source *source, uint64_t ms);
 	/* A line for the log; peers can provoke it, so the owner limits its rate. */
 	void (*note)(void *io, const char *event, const char *client_id, const char *what);
 };
@@ -141,8 +160,10 @@ void broker_free(struct broker *b);
 /* The time, before the events of a turn. mono_ms never goes back; wall_ms is since 1970. */
 void broker_time(struct broker *b, uint64_t mono_ms, uint64_t wall_ms);
 
-/* A connection was accepted. NULL: over the limit or no memory; the owner closes it. */
-struct broker_conn *broker_conn_open(struct broker *b, void *conn_io) must_check;
+/* A connection was accepted; address is the peer's, IPv4 as ::ffff:a.b.c.d. NULL: over the limit,
+ * no memory, or banned; the owner closes it. */
+struct broker_conn *broker_conn_open(struct broker *b, void *conn_io,
+				     const uint8_t address[16]) must_check;
 /* Bytes came in, in any cut. */
 void broker_conn_input(struct broker_conn *c, struct bytes in);
 /* Its backlog fell: there is room below output_bytes_soft again. */
@@ -195,10 +216,43 @@ struct broker_stats {
 };
 void broker_stats(const struct broker *b, struct broker_stats *ret_s);
 
+/* --- admission ------------------------------------------------------------------------------ */
+
+/* Does a filter in the kernel drop what is not admitted? Then a device's rate is its business. */
+void broker_admission_filtered(struct broker *b, bool filtered);
+/* How often each verdict was given, and what was done: ADMISSION_COUNTERS of them. */
+const uint64_t *broker_admission_counters(const struct broker *b);
+/* Each enrolled party as the filter has to know it; key holds a secret. */
+void broker_each_device(const struct broker *b,
+			void (*each)(void *ctx, const struct admission_id *id,
+				     const struct admission_device *device),
+			void *ctx);
+
+/* 0, -ENOSPC, -ENOMEM. The op ban() is called for it, too. */
+int broker_ban(struct broker *b, const struct admission_source *source, uint64_t ms) must_check;
+bool broker_unban(struct broker *b, const struct admission_source *source);
+void broker_each_ban(const struct broker *b,
+		     void (*each)(void *ctx, const struct admission_source *source,
+				  uint64_t left_ms),
+		     void *ctx);
+/* Sources of CONNECTs that were rejected here, in no order. */
+void broker_each_rejected(const struct broker *b,
+			  void (*each)(void *ctx, const struct admission_source *source,
+				       uint64_t rejected, enum admission_verdict last),
+			  void *ctx);
+
 /* What is retained, as it is stored: in SSDTF mode the sender's bytes at level 0. */
 void broker_each_retained(const struct broker *b,
 			  void (*each)(void *ctx, struct bytes topic, struct bytes body),
 			  void *ctx);
+
+/*
+ * The value of $SYS/broker/NAME, for those who may see it (PROTOCOL 7): managers, or in plain mode
+ * anybody. name is a topic of its own, of at most SYS_NAME_BYTES_MAX (sys.h) bytes. Costs nothing
+ * where nobody subscribed; may be called as often as the value changes. -EINVAL (the name),
+ * -ENOSPC (SYS_VALUES_MAX names), -ENOMEM: only a new name can fail.
+ */
+int broker_sys_set(struct broker *b, const char *name, uint64_t value) must_check;
 
 /* For the loss and leak checks of tests and the benchmark. */
 uint64_t broker_mallocs(const struct broker *b);

@@ -27,7 +27,6 @@ struct commit_sender {
 	struct replay_window window;
 	struct list contexts; /* of its contexts, oldest use first; the retired ones not */
 	unsigned n_contexts;
-	uint64_t no_clock_next_ms; /* when it may connect with slot 0 again */
 	struct list dirty;
 };
 

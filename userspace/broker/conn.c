@@ -5,6 +5,7 @@
 
 #include "userspace/broker/auth.h"
 #include "userspace/broker/engine.h"
+#include "userspace/broker/entry.h"
 #include "userspace/broker/ingress.h"
 #include "userspace/base/text.h"
 #include "userspace/crypto/hash.h"
@@ -18,15 +19,20 @@
 static void timer_fired(struct timer *t);
 static void errors_fired(struct timer *t);
 
-struct broker_conn *broker_conn_open(struct broker *b, void *conn_io)
+struct broker_conn *broker_conn_open(struct broker *b, void *conn_io, const uint8_t address[16])
 {
 	struct broker_conn *c;
 
-	if (b->stats.connections >= b->config.limits.connections_max)
+	if (!entry_may_connect(b, address))
 		return NULL;
-	c = pool_zalloc(&b->pool, sizeof(*c));
-	if (!c)
+	c = b->stats.connections < b->config.limits.connections_max
+		    ? pool_zalloc(&b->pool, sizeof(*c))
+		    : NULL;
+	if (!c) {
+		broker_note(b, "refused", bytes_of(NULL, 0), "no room for another connection");
 		return NULL;
+	}
+	c->source = gate_source_of(address);
 	c->broker = b;
 	c->io = conn_io;
 	c->state = CONN_NEW;
@@ -294,7 +300,8 @@ bool conn_attach(struct broker_conn *c)
 static void refuse_connect(struct broker_conn *c, uint8_t code, const char *why)
 {
 	broker_note(c->broker, "refused", conn_id(c), why);
-	conn_send_connack(c, false, code);
+	if (entry_may_tell(c))
+		conn_send_connack(c, false, code);
 	conn_end(c, why);
 }
 
@@ -347,11 +354,12 @@ static void open_plain(struct broker_conn *c)
 		c->broker->stats.connects++;
 }
 
-static void handle_connect(struct broker_conn *c, struct bytes body)
+static void handle_connect(struct broker_conn *c, const struct mqtt_frame *f)
 {
 	struct mqtt_connect p;
-	enum mqtt_reason r = mqtt_decode_connect(body, &p);
+	enum mqtt_reason r = mqtt_decode_connect(f->body, &p);
 
+	entry_judge(c, f->packet);
 	if (r == MQTT_UNSUPPORTED_LEVEL)
 		return refuse_connect(c, 1, "protocol level is not 3.1.1");
 	if (r == MQTT_IDENTIFIER_REJECTED)
@@ -474,17 +482,25 @@ static void handle_empty(struct broker_conn *c, enum mqtt_type type, struct byte
 		conn_end(c, "DISCONNECT");
 }
 
+/* A client that is enrolled may go wrong one day; of all others it is what they do. */
+static void wrong(struct broker_conn *c, const char *why)
+{
+	if (c->state != CONN_OPEN)
+		entry_blame(c);
+	conn_fail(c, why);
+}
+
 static void handle(struct broker_conn *c, const struct mqtt_frame *f)
 {
 	enum mqtt_type type = mqtt_frame_type(f);
 
 	c->last_rx_ms = c->broker->mono_ms;
 	if ((c->state == CONN_NEW) != (type == MQTT_CONNECT)) /* [MQTT-3.1.0-1], [MQTT-3.1.0-2] */
-		return conn_fail(c, c->state == CONN_NEW ? "its first packet is no CONNECT"
-							 : "a second CONNECT");
+		return wrong(c, c->state == CONN_NEW ? "its first packet is no CONNECT"
+						     : "a second CONNECT");
 	switch (type) {
 	case MQTT_CONNECT:
-		return handle_connect(c, f->body);
+		return handle_connect(c, f);
 	case MQTT_PUBLISH:
 		return handle_publish(c, f);
 	case MQTT_PUBACK:
@@ -571,7 +587,7 @@ static void input_step(struct broker_conn *c, struct bytes *in)
 	enum mqtt_reason r = mqtt_frame_next(v, packet_bytes_max(c), &f, &used, &need);
 
 	if (r != MQTT_OK)
-		return conn_fail(c, mqtt_reason_name(r));
+		return wrong(c, mqtt_reason_name(r));
 	if (used == 0)
 		return partial_append(c, in, need);
 	handle(c, &f);

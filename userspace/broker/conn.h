@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bpf/admission.h"
 #include "userspace/base/timer.h"
 #include "userspace/broker/message.h"
 #include "userspace/mqtt/packet.h"
@@ -66,9 +67,13 @@ struct broker_conn {
 	struct message *will;
 	struct list commit_wait; /* its Will's counter is being stored */
 
+	/* Admission. */
+	struct admission_source source;
+	enum admission_verdict verdict; /* of its CONNECT */
+
 	/* Authentication and $SSDTF/ numbering. */
 	uint8_t r_c[CONN_NONCE_BYTES], r_b[CONN_NONCE_BYTES];
-	uint32_t error_n;		 /* the last sent */
+	uint32_t error_n, sys_n;	 /* the last sent */
 	uint64_t nack_next, report_next; /* the least number that is taken */
 	uint32_t budget;		 /* notices, less what the seconds since have let off */
 	uint64_t budget_second;

@@ -47,14 +47,17 @@ bool control_is_filter(struct bytes filter)
 	static const char share[] = "$share/";
 	size_t n = strlen(share);
 	const uint8_t *slash;
+	bool shared = false;
 
 	if (filter.n >= n && memcmp(filter.p, share, n) == 0) {
 		slash = memchr(filter.p + n, '/', filter.n - n);
-		if (slash)
+		shared = slash;
+		if (shared)
 			filter = bytes_of(slash + 1, filter.n - (size_t)(slash + 1 - filter.p));
 	}
 	/* "$SSDTF" alone and "$SSDTF/#" both begin there. */
-	return control_is_topic(filter) || bytes_equal(filter, bytes_str("$SSDTF"));
+	return control_is_topic(filter) || bytes_equal(filter, bytes_str("$SSDTF")) ||
+	       (shared && sys_is_topic(filter));
 }
 
 /* --- errors ----------------------------------------------------------------------------------- */

@@ -44,7 +44,8 @@ struct control {
 void control_init(struct control *c);
 void control_deinit(struct broker *b);
 
-/* Does a topic, or a filter (behind $share/GROUP/ too), begin with $SSDTF/? */
+/* Does a topic, or a filter (behind $share/GROUP/ too), begin with $SSDTF/? Behind $share/GROUP/
+ * $SYS counts, too: nobody shares what the broker says. */
 bool control_is_topic(struct bytes topic);
 bool control_is_filter(struct bytes filter);
 

@@ -167,9 +167,10 @@ static int build_parties(struct directory *d, const struct bundle_gateway *b, co
 			return -EBADMSG;
 		to->id = g.party.id;
 		to->roles = g.party.roles;
-		to->admission_flags = g.admission_flags;
 		to->signing = g.party.signing;
-		memcpy(to->k_adm, g.k_adm, sizeof(to->k_adm));
+		memcpy(to->device.key, g.k_adm, sizeof(to->device.key));
+		if (g.admission_flags & BUNDLE_ADMISSION_NO_CLOCK)
+			to->device.flags = ADMISSION_DEVICE_NO_CLOCK;
 		to->publishes = d->publishes + used;
 		to->n_publishes = match_scopes(d, &g.party, to->publishes);
 		used += to->n_publishes;

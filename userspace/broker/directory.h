@@ -34,8 +34,8 @@ struct directory_grant {
 
 struct directory_party {
 	struct bytes id;
-	uint8_t roles, admission_flags;
-	uint8_t k_adm[ADMISSION_KEY_BYTES];
+	uint8_t roles;
+	struct admission_device device; /* its rates change as it connects */
 	struct p256_point signing;
 	struct p256_public *key; /* made ready when first asked for */
 	uint32_t *publishes;	 /* indexes of the scopes it may publish under */

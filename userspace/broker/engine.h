@@ -20,9 +20,11 @@
 #include "userspace/broker/contexts.h"
 #include "userspace/broker/control.h"
 #include "userspace/broker/directory.h"
+#include "userspace/broker/gate.h"
 #include "userspace/broker/route.h"
 #include "userspace/broker/session.h"
 #include "userspace/broker/signer.h"
+#include "userspace/broker/sys.h"
 
 struct broker {
 	struct broker_config config;
@@ -44,6 +46,9 @@ struct broker {
 	struct commit commit;
 	struct contexts contexts;
 	struct control control;
+	struct sys sys;
+	struct gate gate;
+	bool filtered; /* a filter in the kernel looks at the rates of devices */
 	struct broker_stats stats;
 };
 

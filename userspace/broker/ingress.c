@@ -75,7 +75,7 @@ enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
 	if (replay == REPLAY_BELOW)
 		return INGRESS_REFUSE;
 	*ret_reason = CONTROL_NOT_PERMITTED;
-	if (!party)
+	if (!party || sys_is_topic(m->topic))
 		return INGRESS_REFUSE;
 	switch (directory_permits(b->directory, party, e->key_id, m->topic, b->wall_ms)) {
 	case DIRECTORY_PERMITTED:

@@ -107,6 +107,12 @@ void route_message(struct broker *b, struct message *m, struct broker_conn *from
 {
 	struct route *r = &b->route;
 
+	/* A client's message under the broker's own name goes nowhere. In plain mode, which has no
+	 * other answer, it is acknowledged all the same [MQTT-3.3.5-2]. */
+	if (sys_is_topic(m->topic)) {
+		b->stats.refused[CONTROL_NOT_PERMITTED]++;
+		return;
+	}
 	if (m->retain)
 		retain(b, m);
 	r->seq++;

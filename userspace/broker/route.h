@@ -33,8 +33,8 @@ struct route {
 
 int route_init(struct broker *b) must_check;
 void route_deinit(struct broker *b);
-/* Queues m to every session that wants it, and keeps it where it is retained. from (may be NULL) is
- * paused where a receiver cannot keep up. */
+/* Queues m to every session that wants it, and keeps it where it is retained; not if its topic is
+ * the broker's own (sys.h). from (may be NULL) is paused where a receiver cannot keep up. */
 void route_message(struct broker *b, struct message *m, struct broker_conn *from);
 /* The retained messages that match a new subscription, to s. */
 void route_send_retained(struct broker *b, struct session *s, struct bytes filter, uint8_t qos);

@@ -54,6 +54,7 @@ struct session *session_new(struct broker *b, struct bytes id, bool clean)
 	list_init(&s->recent);
 	list_init(&s->dirty);
 	list_init(&s->blocked);
+	list_init(&s->sys);
 	timer_init(&s->stall, stall_fired);
 	table_oom = false;
 	HASH_ADD(hh, b->sessions.table, id, s->id_n, s);
@@ -91,6 +92,7 @@ void session_free(struct broker *b, struct session *s)
 	free_list(b, &s->sent);
 	free_list(b, &s->recent);
 	list_del(&s->dirty);
+	list_del(&s->sys);
 	timer_cancel(&b->wheel, &s->stall);
 	HASH_DELETE(hh, b->sessions.table, s);
 	b->sessions.n--;
@@ -107,34 +109,54 @@ static struct subscription *find_subscription(struct broker *b, struct session *
 	return sub ? container_of(sub, struct subscription, sub) : NULL;
 }
 
+/* PROTOCOL 5: messages are for receivers, what the broker says about itself for managers. */
+static bool may_subscribe(const struct broker *b, const struct session *s, struct bytes filter)
+{
+	if (b->config.plain)
+		return true;
+	if (sys_is_topic(filter))
+		return s->party->roles & RECORD_ROLE_MANAGER;
+	return !control_is_filter(filter) &&
+	       s->party->roles & (RECORD_ROLE_RECEIVER | RECORD_ROLE_DISTRIBUTOR);
+}
+
+/* NULL: no room or no memory. */
+static struct subscription *subscription_new(struct broker *b, struct session *s,
+					     struct bytes filter)
+{
+	struct subscription *sub;
+
+	if (s->n_subscriptions >= b->config.limits.subscriptions_max)
+		return NULL;
+	sub = pool_zalloc(&b->pool, sizeof(*sub));
+	if (!sub)
+		return NULL;
+	sub->sub.owner = s;
+	if (trie_add(b->route.subscriptions, filter, &sub->sub)) {
+		pool_free(&b->pool, sub);
+		return NULL;
+	}
+	list_add_tail(&s->subscriptions, &sub->sub.by_owner);
+	s->n_subscriptions++;
+	return sub;
+}
+
 uint8_t session_subscribe(struct broker *b, struct session *s, struct bytes filter, uint8_t qos)
 {
 	struct subscription *sub;
 
-	if (!b->config.plain &&
-	    (control_is_filter(filter) ||
-	     !(s->party->roles & (RECORD_ROLE_RECEIVER | RECORD_ROLE_DISTRIBUTOR))))
+	if (!may_subscribe(b, s, filter))
 		return 0x80;
 	if (qos > 1)
 		qos = 1;
 	sub = find_subscription(b, s, filter);
-	if (sub) {
-		sub->sub.qos = qos; /* [MQTT-3.8.4-3] */
-		return qos;
-	}
-	if (s->n_subscriptions >= b->config.limits.subscriptions_max)
-		return 0x80;
-	sub = pool_zalloc(&b->pool, sizeof(*sub));
+	if (!sub)
+		sub = subscription_new(b, s, filter);
 	if (!sub)
 		return 0x80;
-	sub->sub.owner = s;
-	sub->sub.qos = qos;
-	if (trie_add(b->route.subscriptions, filter, &sub->sub)) {
-		pool_free(&b->pool, sub);
-		return 0x80;
-	}
-	list_add_tail(&s->subscriptions, &sub->sub.by_owner);
-	s->n_subscriptions++;
+	sub->sub.qos = qos; /* [MQTT-3.8.4-3] */
+	if (sys_is_topic(filter))
+		sys_subscribed(b, s, sub);
 	return qos;
 }
 
@@ -416,7 +438,22 @@ void session_detach(struct broker *b, struct session *s)
 	BUG_ON(s->inflight || s->n_pipeline || s->pipeline_bytes);
 	list_del(&s->dirty);
 	s->stalled = false;
+	s->sys_seen = 0; /* what was on its way may not have arrived */
 	unblock(b, s);
+}
+
+void session_recheck_roles(struct broker *b, struct session *s)
+{
+	struct list *pos, *tmp;
+
+	if (s->party->roles & RECORD_ROLE_MANAGER)
+		return;
+	list_for_each_safe(pos, tmp, &s->subscriptions) {
+		struct subscription *sub = list_entry(pos, struct subscription, sub.by_owner);
+
+		if (sub->sys)
+			subscription_free(b, s, sub);
+	}
 }
 
 void session_recheck_grants(struct broker *b, struct session *s)

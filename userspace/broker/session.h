@@ -68,6 +68,8 @@ struct delivery {
 
 struct subscription {
 	struct trie_sub sub; /* sub.by_owner is in session.subscriptions */
+	bool sys;	     /* to $SYS (sys.h), */
+	bool sys_fresh;	     /* and not yet told what there is */
 };
 
 struct session {
@@ -94,6 +96,9 @@ struct session {
 	bool stalled;	     /* it took nothing for so long that nobody waits for it */
 	uint64_t route_seq;  /* the last routing pass that found it, */
 	uint8_t route_qos;   /* and with which QoS */
+	struct list sys;     /* in sys.fresh or sys.watchers, where it subscribed to $SYS */
+	uint64_t sys_due_ms; /* when it is told of changes next, */
+	uint64_t sys_seen;   /* and the last that it was told of */
 };
 
 struct sessions {
@@ -126,6 +131,8 @@ void session_unsubscribe(struct broker *b, struct session *s, struct bytes filte
 /* Queues a message; counts and drops where the queue is full or QoS 0 has nobody to go to. */
 void session_enqueue(struct broker *b, struct session *s, struct message *m, uint8_t qos,
 		     bool retain);
+/* The party's roles may have changed: subscriptions that they no longer allow end. */
+void session_recheck_roles(struct broker *b, struct session *s);
 /* The grants may have changed: what is under way begins again, with those there are now. */
 void session_recheck_grants(struct broker *b, struct session *s);
 /* The client acknowledged a packet id. False: no such delivery. */

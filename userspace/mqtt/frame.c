@@ -86,7 +86,8 @@ enum mqtt_reason mqtt_frame_next(struct bytes v, uint32_t limit, struct mqtt_fra
 		*ret_used = 0;
 		return MQTT_OK;
 	}
-	*ret_frame = (struct mqtt_frame){ first, bytes_read_view(&r, body_n) };
+	*ret_frame =
+		(struct mqtt_frame){ first, bytes_read_view(&r, body_n), bytes_of(v.p, total) };
 	*ret_used = total;
 	return MQTT_OK;
 }

@@ -58,6 +58,7 @@ const char *mqtt_reason_name(enum mqtt_reason r);
 struct mqtt_frame {
 	uint8_t first;
 	struct bytes body;
+	struct bytes packet; /* with its header, as it came */
 };
 
 static inline enum mqtt_type mqtt_frame_type(const struct mqtt_frame *f)
