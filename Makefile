@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # One non-recursive Makefile. Everything built goes to $(O); V=1 shows the commands.
-# A folder of sources becomes one archive; NAME_main.c becomes the program ssdtf-NAME;
+# A folder of sources becomes one archive; NAME_main.c becomes the program ssdtf-NAME, but
+# ctl_main.c becomes ssdtfctl;
 # tests/test_NAME.c becomes $(O)/tests/test_NAME.
 
 O ?= build
@@ -23,7 +24,7 @@ ifneq ($(SANITIZE),)
 HARDEN := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -fPIE
 LDSAN := -fsanitize=$(SANITIZE)
 endif
-CPPFLAGS_ALL := -I. -D_GNU_SOURCE $(CPPFLAGS)
+CPPFLAGS_ALL := -I. -isystem $(O)/gen -D_GNU_SOURCE $(CPPFLAGS)
 CFLAGS_ALL := -std=gnu11 $(OPT) $(WARN) $(HARDEN) $(CFLAGS)
 LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now,--as-needed $(LDSAN) $(LDFLAGS)
 
@@ -36,7 +37,8 @@ CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
 # Layers, lowest first: a folder may include itself and what is named behind it.
 # tools/lint reads these lines too.
 LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
-	userspace/core userspace/manager userspace/client/lib userspace/client
+	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
+	userspace/ctl bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -47,14 +49,21 @@ DEPS_userspace/core := userspace/broker hsm userspace/mqtt userspace/bundle user
 	userspace/base bpf
 DEPS_userspace/manager := hsm userspace/bundle userspace/crypto userspace/base
 DEPS_userspace/client/lib := userspace/bundle userspace/crypto userspace/base bpf
-DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto userspace/base bpf
+DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto userspace/base \
+	bpf
+DEPS_userspace/admit := userspace/base bpf
+DEPS_userspace/ctl := userspace/core userspace/base bpf
+DEPS_bench := userspace/client/lib userspace/bundle userspace/crypto userspace/mqtt userspace/base \
+	bpf
 
 LIBS_userspace/crypto := -lcrypto
 LIBS_hsm :=
 LIBS_userspace/broker :=
-LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lpthread
+LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lbpf -lpthread
 LIBS_userspace/manager := -lsqlite3
 LIBS_userspace/client := -lmosquitto
+LIBS_userspace/admit := -lbpf
+LIBS_bench := -lbpf -ljansson -lm
 
 archive = $(O)/lib/lib$(subst /,-,$(1)).a
 # Archives of a folder and all beneath it, in link order, and their libraries.
@@ -62,19 +71,21 @@ archives = $(foreach d,$(1) $(filter-out bpf,$(DEPS_$(1))),$(call archive,$(d)))
 libs = $(sort $(LIBS_$(1)) $(foreach d,$(DEPS_$(1)),$(LIBS_$(d))))
 
 MAINS := $(wildcard $(addsuffix /*_main.c,$(LAYERS)))
-PROGRAMS := $(foreach m,$(MAINS),$(O)/ssdtf-$(patsubst %_main.c,%,$(notdir $(m))))
+PROGRAM_NAMES := $(patsubst %_main.c,ssdtf-%,$(notdir $(MAINS)))
+PROGRAMS := $(addprefix $(O)/,$(patsubst ssdtf-ctl,ssdtfctl,$(PROGRAM_NAMES)))
 TEST_NAMES := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c tests/vectors.c))
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps demo check lint format asan tsan fuzz fuzzers install clean tests
+.PHONY: all help deps deps-arm64 demo bench-flood check check-arm64 check-arm64-16k lint format \
+	asan tsan fuzz fuzzers install clean tests
 
 all: $(PROGRAMS) $(O)/libssdtf.a ## build the programs and libssdtf.a
 tests: all ## build the test programs too
 
 help: ## this list
 	@echo 'Targets (V=1 shows commands, O=DIR builds elsewhere):'
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' Makefile
 
 # --- rules -------------------------------------------------------------------------------------
 $(O)/obj/%.o: %.c
@@ -89,14 +100,36 @@ SOURCES_$(1) := $$(filter-out %_main.c,$$(wildcard $(1)/*.c))
 $$(call archive,$(1)): $$(patsubst %.c,$(O)/obj/%.o,$$(SOURCES_$(1))) $$(wildcard $(1))
 	$$(call say,AR,$$@)
 	$$(Q)mkdir -p $$(@D)
-	$$(Q)rm -f $$@ && ar rcs $$@ $$(filter %.o,$$^)
+	$$(Q)rm -f $$@ && $$(AR) rcs $$@ $$(filter %.o,$$^)
 
-$$(patsubst $(1)/%_main.c,$(O)/ssdtf-%,$$(wildcard $(1)/*_main.c)): \
+$$(patsubst $(1)/%_main.c,$(O)/ssdtf-%,$$(filter-out %/ctl_main.c,$$(wildcard $(1)/*_main.c))): \
 		$(O)/ssdtf-%: $(O)/obj/$(1)/%_main.o $$(call archives,$(1))
 	$$(call say,LD,$$@)
 	$$(Q)$$(CC) $$(CFLAGS_ALL) $$(LDFLAGS_ALL) -o $$@ $$^ $$(call libs,$(1)) $$(LDLIBS)
 endef
 $(foreach d,$(LAYERS),$(eval $(call folder,$(d))))
+
+$(O)/ssdtfctl: $(O)/obj/userspace/ctl/ctl_main.o $(call archives,userspace/ctl)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(call libs,userspace/ctl) $(LDLIBS)
+
+# The kernel's filter. One object serves every processor and kernel: it asks for no type of theirs.
+CLANG ?= clang
+BPFTOOL ?= bpftool
+BPF_OBJECT := $(O)/bpf/admission.bpf.o
+BPF_SKELETON := $(O)/gen/bpf/admission.skel.h
+# What <linux/types.h> of the build machine includes; the object is the same on each.
+BPF_INCLUDE = -idirafter /usr/include/$(shell gcc -print-multiarch) -idirafter /usr/include
+$(BPF_OBJECT): bpf/admission.bpf.c bpf/admission.h bpf/admission_judge.h
+	$(call say,BPF,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter \
+		-I. $(BPF_INCLUDE) -c -o $@ $<
+$(BPF_SKELETON): $(BPF_OBJECT)
+	$(call say,GEN,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)PATH=$$PATH:/usr/sbin $(BPFTOOL) gen skeleton $< name admission > $@
+$(O)/obj/userspace/admit/load.o $(O)/obj/tests/test_admission.o: $(BPF_SKELETON)
 
 # What a device links: libssdtf and what it stands on, in one archive.
 $(O)/libssdtf.a: $(call archives,userspace/client/lib)
@@ -105,7 +138,7 @@ $(O)/libssdtf.a: $(call archives,userspace/client/lib)
 	$(Q)printf 'create %s\n' $@ > $(O)/obj/libssdtf/mri
 	$(Q)printf 'addlib %s\n' $^ >> $(O)/obj/libssdtf/mri
 	$(Q)printf 'save\nend\n' >> $(O)/obj/libssdtf/mri
-	$(Q)ar -M < $(O)/obj/libssdtf/mri
+	$(Q)$(AR) -M < $(O)/obj/libssdtf/mri
 
 # Tests: each names the folder it tests, and links that folder and all beneath it. One that is not
 # named here is not built, and lint says so.
@@ -120,23 +153,30 @@ TEST_OF_test_token := hsm
 TEST_OF_test_hsmd := hsm
 TEST_OF_test_broker := userspace/broker
 TEST_OF_test_broker_auth := userspace/broker
+TEST_OF_test_broker_entry := userspace/broker
 TEST_OF_test_broker_ingress := userspace/broker
 TEST_OF_test_broker_delivery := userspace/broker
 TEST_OF_test_broker_walk := userspace/broker
+TEST_OF_test_broker_sys := userspace/broker
+TEST_OF_test_admission := userspace/broker
 TEST_OF_test_core := userspace/core
 TEST_OF_test_config := userspace/core
 TEST_OF_test_store := userspace/core
 TEST_OF_test_hsmlink := userspace/core
+TEST_OF_test_operators := userspace/core
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_client := userspace/client/lib
 TEST_OF_test_pubsub := userspace/client
 LIBS_vectors := -ljansson
+LIBS_test_admission := -lbpf
 # Other sources of tests/ that a test links: names, or patterns of names.
 WITH_test_broker := fake_*
 WITH_test_broker_auth := fake_*
+WITH_test_broker_entry := fake_*
 WITH_test_broker_ingress := fake_*
 WITH_test_broker_delivery := fake_*
 WITH_test_broker_walk := fake_*
+WITH_test_broker_sys := fake_*
 
 CFLAGS_tests := $(CFLAGS_hsm)
 TESTS := $(foreach t,$(TEST_NAMES),$(if $(TEST_OF_$(t)),$(O)/tests/$(t)))
@@ -177,6 +217,10 @@ demo: deps ## the main job: devices, gateway and receivers on this machine, in a
 	$(AGAIN) all
 	$(Q)O=$(O) tools/demo
 
+bench-flood: deps ## what floods cost, with the admission filter and without (needs root)
+	$(AGAIN) all
+	$(Q)$(O)/ssdtf-bench flood --json $(O)/bench-flood.json $(BENCH)
+
 check: deps ## build and run every test (TAP)
 	$(AGAIN) tests
 	$(Q)O=$(O) tests/run
@@ -188,6 +232,16 @@ asan: deps ## the tests under the address and undefined-behaviour sanitizers
 tsan: deps ## the threaded tests under the thread sanitizer
 	$(AGAIN) O=$(O)/tsan SANITIZE=thread OPT='-O1 -g' tests
 	$(Q)O=$(O)/tsan tests/run test_core test_store test_hsmlink test_crypto
+
+# tools/arm64/check makes again, for arm64. KERNEL and ONLY (patterns, as for tests/run) narrow it.
+deps-arm64: deps ## install the cross compiler and the emulator besides
+	$(Q)tools/deps arm64
+
+check-arm64: deps-arm64 ## every test on Debian 12's arm64 kernel 6.1, under the emulator (TAP)
+	$(Q)O=$(O) KERNEL='$(KERNEL)' tools/arm64/check $(ONLY)
+
+check-arm64-16k: KERNEL = linux-image-[0-9].*-arm64-16k
+check-arm64-16k: check-arm64 ## the same on its newest kernel with pages of 16 KiB
 
 lint: deps ## layering, banned calls, function length, formatting, cppcheck
 	$(Q)tools/lint

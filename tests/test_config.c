@@ -91,7 +91,7 @@ TEST_F(files, config_takes_what_is_given_and_defaults_the_rest)
 	struct config c;
 
 	ASSERT_EQ(read_config(self,
-			      REQUIRED "admission = on\nworkers = 3\nlog-level = \"debug\"\n"
+			      REQUIRED "admission = enforce\nworkers = 3\nlog-level = \"debug\"\n"
 				       "# a comment\nlimits { inflight-max = 7\n"
 				       "stall-timeout-ms = 2500 }\n",
 			      &c, why),
@@ -104,7 +104,7 @@ TEST_F(files, config_takes_what_is_given_and_defaults_the_rest)
 	ASSERT_STREQ(c.manager_key, want);
 	snprintf(want, sizeof(want), "%s/state", self->dir);
 	ASSERT_STREQ(c.state_dir, want);
-	ASSERT_TRUE(c.admission);
+	ASSERT_EQ(c.admission, CONFIG_ADMISSION_ENFORCE);
 	ASSERT_FALSE(c.plain);
 	ASSERT_EQ(c.workers, 3);
 	ASSERT_EQ(c.log_level, LOG_LEVEL_DEBUG);
@@ -134,7 +134,12 @@ TEST_F(files, config_takes_every_limit_by_its_name)
 			    "connect-timeout-ms = 4114\n auth-timeout-ms = 4115\n"
 			    "convert-deadline-ms = 4116\n capsules-max = 4117\n"
 			    "contexts-max = 4118\n errors-per-second = 4119\n"
-			    "reports-queue-max = 4120\n}\n",
+			    "reports-queue-max = 4120\n"
+			    "admission-connects-per-second = 4121\n"
+			    "admission-no-clock-ms = 4122\n admission-told-per-second = 4123\n"
+			    "admission-told-total-per-second = 4124\n"
+			    "admission-ban-failures = 4125\n"
+			    "admission-ban-window-ms = 4126\n admission-ban-ms = 4127\n}\n",
 			    &c, why),
 		0);
 	l = &c.limits;
@@ -184,7 +189,7 @@ TEST_F(files, config_example_names_every_option_and_its_default)
 		ASSERT_LT(used, sizeof(text));
 	}
 	fclose(f);
-	ASSERT_EQ(n, 3 + sizeof(c.limits) / sizeof(uint32_t) + 3);
+	ASSERT_EQ(n, 5 + (sizeof(c.limits) + sizeof(c.core)) / sizeof(uint32_t));
 	if (read_config(self, text, &c, why))
 		harness_fail(__FILE__, __LINE__, true, "%s", why);
 	config_init(&d);
@@ -221,7 +226,8 @@ static const struct {
 	  ":4: 'packet-bytes-max' is 1023; it may be from 1024 to 268435455" },
 	{ "limits { inflight-max = 65536 }\n",
 	  ":1: 'inflight-max' is 65536; it may be from 1 to 65535" },
-	{ "admission = perhaps\n", ":1: invalid boolean value for option 'admission'" },
+	{ "admission = perhaps\n",
+	  ":1: 'perhaps' is not a mode of admission: off, monitor, enforce or auto" },
 	{ "log-level = \"loud\"\n",
 	  ":1: 'loud' is not a log level: error, warning, info or debug" },
 	{ "gateway-id = \"a b\"\n", ":1: 'a b' is not an id: 1 to 64 of A-Z a-z 0-9 . _ : -" },

@@ -109,10 +109,10 @@ class Will:
 
 
 class Connection:
-    """address: (host, port)."""
+    """address: (host, port); source: the address to connect from, where it matters."""
 
-    def __init__(self, address):
-        self.socket = socket.create_connection(address, WAIT)
+    def __init__(self, address, source=None):
+        self.socket = socket.create_connection(address, WAIT, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.got = b""
 
@@ -211,8 +211,8 @@ class Session(Connection):
     others, in order of arrival; log has all of it."""
 
     def __init__(self, address, party, clean=True, keepalive=60, will=None, auto_ack=True,
-                 authenticate=True):
-        super().__init__(address)
+                 authenticate=True, source=None):
+        super().__init__(address, source)
         self.party, self.clean, self.keepalive, self.will = party, clean, keepalive, will
         self.auto_ack = auto_ack
         self.next_id, self.control_n = 0, 0

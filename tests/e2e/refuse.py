@@ -227,7 +227,7 @@ def config_typos():
     for line, text, words in (
             (at("bundle"), 'bundel = "x"', ("no such option 'bundel'", "did you mean 'bundle'")),
             (at("state-dir"), 'statedir = "x"', ("did you mean 'state-dir'",)),
-            (at("admission"), "admision = true", ("did you mean 'admission'",)),
+            (at("admission"), "admision = off", ("did you mean 'admission'",)),
             (at("admission"), "admission = perhaps", ("admission",)),
             (at("connect-timeout-ms"), "\tconect-timeout-ms = 1",
              ("did you mean 'connect-timeout-ms'",)),

@@ -70,6 +70,31 @@ int address_parse(const char *text, struct address *ret_address)
 	return parse_v4(host, port, ret_address);
 }
 
+int address_of_peer(int fd, uint8_t ret_address[ADDRESS_BYTES])
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct sockaddr_in6 sin6;
+	struct sockaddr_in sin;
+
+	if (getpeername(fd, (struct sockaddr *)&sa, &len))
+		return -errno;
+	memset(ret_address, 0, ADDRESS_BYTES);
+	switch (sa.ss_family) {
+	case AF_INET6:
+		memcpy(&sin6, &sa, sizeof(sin6));
+		memcpy(ret_address, &sin6.sin6_addr, ADDRESS_BYTES);
+		return 0;
+	case AF_INET:
+		memcpy(&sin, &sa, sizeof(sin));
+		memset(ret_address + 10, 0xff, 2);
+		memcpy(ret_address + 12, &sin.sin_addr, 4);
+		return 0;
+	default:
+		return -EAFNOSUPPORT;
+	}
+}
+
 char *address_text(const struct address *a, char out[ADDRESS_TEXT_BYTES_MAX])
 {
 	char host[INET6_ADDRSTRLEN] = "?";

@@ -6,11 +6,13 @@
 #ifndef SSDTF_CORE_ADDRESS_H
 #define SSDTF_CORE_ADDRESS_H
 
+#include <stdint.h>
 #include <sys/socket.h>
 
 #include "userspace/base/compiler.h"
 
 #define ADDRESS_TEXT_BYTES_MAX 64 /* with the terminator */
+#define ADDRESS_BYTES	       16
 
 struct address {
 	struct sockaddr_storage sa;
@@ -19,6 +21,8 @@ struct address {
 
 /* -EINVAL: not such a text. */
 int address_parse(const char *text, struct address *ret_address) must_check;
+/* The address of a connected socket's peer without its port, IPv4 as ::ffff:a.b.c.d. -errno. */
+int address_of_peer(int fd, uint8_t ret_address[ADDRESS_BYTES]) must_check;
 /* Writes the text of any TCP address. Returns out. */
 char *address_text(const struct address *a, char out[ADDRESS_TEXT_BYTES_MAX]);
 

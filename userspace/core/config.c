@@ -25,7 +25,7 @@
 #define END_NAME "\001"
 #define END_LINE "\n" END_NAME " = 1\n"
 
-enum kind { KIND_PATH, KIND_ID, KIND_LEVEL, KIND_LISTEN, KIND_BOOL, KIND_NUMBER };
+enum kind { KIND_PATH, KIND_ID, KIND_LEVEL, KIND_LISTEN, KIND_ADMISSION, KIND_NUMBER };
 
 /* One option: where its value goes, and what is asked of it. */
 struct option {
@@ -45,7 +45,9 @@ static const struct option options[] = {
 	{ "bundle", KIND_PATH, AT(bundle), .required = true },
 	{ "state-dir", KIND_PATH, AT(state_dir), .required = true },
 	{ "hsm-sockets", KIND_PATH, AT(hsm_sockets), .required = true },
-	{ "admission", KIND_BOOL, AT(admission) },
+	{ "control-socket", KIND_PATH, AT(control_socket) },
+	{ "admission", KIND_ADMISSION, AT(admission) },
+	{ "admission-pins", KIND_PATH, AT(admission_pins) },
 	{ "workers", KIND_NUMBER, AT(workers), 0, WORKERS_MAX },
 	{ "log-level", KIND_LEVEL, AT(log_level) },
 };
@@ -71,13 +73,28 @@ static const struct option limits[] = {
 	{ "contexts-max", KIND_NUMBER, AT(limits.contexts_max), 1, 10000000 },
 	{ "errors-per-second", KIND_NUMBER, AT(limits.errors_per_second), 1, 100000 },
 	{ "reports-queue-max", KIND_NUMBER, AT(limits.reports_queue_max), 1, 100000 },
+	{ "admission-connects-per-second", KIND_NUMBER, AT(limits.admission_connects_per_second), 1,
+	  1000000 },
+	{ "admission-no-clock-ms", KIND_NUMBER, AT(limits.admission_no_clock_ms), 1, 3600000 },
+	{ "admission-told-per-second", KIND_NUMBER, AT(limits.admission_told_per_second), 1,
+	  1000000 },
+	{ "admission-told-total-per-second", KIND_NUMBER,
+	  AT(limits.admission_told_total_per_second), 1, 1000000 },
+	{ "admission-ban-failures", KIND_NUMBER, AT(limits.admission_ban_failures), 1, 1000000 },
+	{ "admission-ban-window-ms", KIND_NUMBER, AT(limits.admission_ban_window_ms), 100,
+	  86400000 },
+	{ "admission-ban-ms", KIND_NUMBER, AT(limits.admission_ban_ms), 0, 86400000 },
 	{ "output-bytes-hard", KIND_NUMBER, AT(core.output_bytes_hard), 8192, 1 << 30 },
 	{ "output-bytes-total", KIND_NUMBER, AT(core.output_bytes_total), 65536, 1 << 30 },
 	{ "stall-timeout-ms", KIND_NUMBER, AT(core.stall_timeout_ms), 1000, 3600000 },
+	{ "admission-grace-ms", KIND_NUMBER, AT(core.admission_grace_ms), 0, 3600000 },
+	{ "admission-pressure-per-second", KIND_NUMBER, AT(core.admission_pressure_per_second), 1,
+	  1000000 },
+	{ "admission-calm-ms", KIND_NUMBER, AT(core.admission_calm_ms), 1000, 3600000 },
 };
 
 /* The engine's stand first. */
-#define LIMITS_OF_CORE 3
+#define LIMITS_OF_CORE 6
 _Static_assert(sizeof(struct broker_limits) ==
 		       (ARRAY_SIZE(limits) - LIMITS_OF_CORE) * sizeof(uint32_t),
 	       "each of the engine's limits has an option");
@@ -102,6 +119,10 @@ void config_init(struct config *c)
 	broker_limits_default(&c->limits);
 	c->core.output_bytes_total = 128u << 20;
 	c->core.stall_timeout_ms = 10000;
+	c->core.admission_grace_ms = 90000;
+	c->core.admission_pressure_per_second = 100;
+	c->core.admission_calm_ms = 30000;
+	snprintf(c->admission_pins, sizeof(c->admission_pins), "/sys/fs/bpf/ssdtf");
 }
 
 static void *field(struct config *c, const struct option *o)
@@ -317,6 +338,26 @@ static int take_level(cfg_t *cfg, cfg_opt_t *opt, enum log_level *to)
 	return -1;
 }
 
+static int take_admission(cfg_t *cfg, cfg_opt_t *opt, enum config_admission *to)
+{
+	static const char *const names[] = {
+		[CONFIG_ADMISSION_OFF] = "off",
+		[CONFIG_ADMISSION_MONITOR] = "monitor",
+		[CONFIG_ADMISSION_ENFORCE] = "enforce",
+		[CONFIG_ADMISSION_AUTO] = "auto",
+	};
+	const char *text = cfg_opt_getnstr(opt, 0);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!strcmp(text, names[i])) {
+			*to = (enum config_admission)i;
+			return 0;
+		}
+	}
+	cfg_error(cfg, "'%s' is not a mode of admission: off, monitor, enforce or auto", text);
+	return -1;
+}
+
 static int take_number(cfg_t *cfg, cfg_opt_t *opt, const struct option *o)
 {
 	long n = cfg_opt_getnint(opt, 0);
@@ -368,9 +409,8 @@ static int take(cfg_t *cfg, cfg_opt_t *opt)
 		return take_id(cfg, opt, field(reading.config, o));
 	case KIND_LEVEL:
 		return take_level(cfg, opt, field(reading.config, o));
-	case KIND_BOOL:
-		*(bool *)field(reading.config, o) = cfg_opt_getnbool(opt, 0);
-		return 0;
+	case KIND_ADMISSION:
+		return take_admission(cfg, opt, field(reading.config, o));
 	case KIND_NUMBER:
 		return take_number(cfg, opt, o);
 	}
@@ -394,7 +434,6 @@ static cfg_opt_t cfg_option(const struct option *o)
 {
 	cfg_opt_t string = CFG_STR(o->name, NULL, CFGF_NODEFAULT);
 	cfg_opt_t list = CFG_STR_LIST(o->name, NULL, CFGF_NODEFAULT);
-	cfg_opt_t boolean = CFG_BOOL(o->name, cfg_false, CFGF_NODEFAULT);
 	cfg_opt_t number = CFG_INT(o->name, 0, CFGF_NODEFAULT);
 	cfg_opt_t opt = string;
 
@@ -402,15 +441,13 @@ static cfg_opt_t cfg_option(const struct option *o)
 	case KIND_LISTEN:
 		opt = list;
 		break;
-	case KIND_BOOL:
-		opt = boolean;
-		break;
 	case KIND_NUMBER:
 		opt = number;
 		break;
 	case KIND_PATH:
 	case KIND_ID:
 	case KIND_LEVEL:
+	case KIND_ADMISSION:
 		break;
 	}
 	opt.validcb = take;

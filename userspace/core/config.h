@@ -24,6 +24,17 @@ struct config_limits {
 	uint32_t output_bytes_hard;  /* unsent bytes of a connection that end it */
 	uint32_t output_bytes_total; /* unsent bytes of all: then the largest is cut off */
 	uint32_t stall_timeout_ms;   /* a peer that takes nothing for so long is cut off */
+	uint32_t admission_grace_ms; /* after the start: the filter only counts */
+	uint32_t admission_pressure_per_second; /* rejects from which auto enforces */
+	uint32_t admission_calm_ms;		/* without pressure: then it stops */
+};
+
+/* When the kernel's filter drops what has no valid token; core/admit.h says it in full. */
+enum config_admission {
+	CONFIG_ADMISSION_OFF,
+	CONFIG_ADMISSION_MONITOR,
+	CONFIG_ADMISSION_ENFORCE,
+	CONFIG_ADMISSION_AUTO,
 };
 
 struct config {
@@ -35,7 +46,9 @@ struct config {
 	char manager_key[CONFIG_PATH_BYTES];
 	char hsm_sockets[CONFIG_PATH_BYTES];
 	char gateway_id[CONFIG_ID_BYTES];
-	bool admission;
+	enum config_admission admission;
+	char admission_pins[CONFIG_PATH_BYTES];
+	char control_socket[CONFIG_PATH_BYTES]; /* "": none */
 	unsigned workers; /* 0: one less than there are processors, at least one */
 	enum log_level log_level;
 	struct broker_limits limits;

@@ -28,6 +28,7 @@ enum ring_op {
 	RING_SEND,
 	RING_LINK_RECV,
 	RING_LINK_SEND,
+	RING_OPERATOR,
 	RING_OPS,
 };
 

@@ -93,6 +93,13 @@ static void op_note(void *io, const char *event, const char *client_id, const ch
 	journal_note(&s->journal, s->mono_ms, event, client_id, what);
 }
 
+static void op_ban(void *io, const struct admission_source *source, uint64_t ms)
+{
+	struct server *s = io;
+
+	admit_ban(s->admit, source, ms);
+}
+
 const struct broker_ops server_ops = {
 	.out = op_out,
 	.backlog = op_backlog,
@@ -103,6 +110,7 @@ const struct broker_ops server_ops = {
 	.forget = op_forget,
 	.commit = op_commit,
 	.note = op_note,
+	.ban = op_ban,
 };
 
 /* --- the engine's events ---------------------------------------------------------------------- */
@@ -111,14 +119,19 @@ void server_accepted(void *ctx, int fd)
 {
 	struct server *s = ctx;
 	struct stream *stream = stream_open(&s->streams, fd);
-	struct broker_conn *conn = stream ? broker_conn_open(s->broker, stream) : NULL;
+	struct broker_conn *conn = NULL;
+	uint8_t address[ADDRESS_BYTES];
 
-	if (conn) {
-		stream_set_user(stream, conn);
+	if (!stream) {
+		journal_note(&s->journal, s->mono_ms, "refused", NULL,
+			     "no room for another connection");
 		return;
 	}
-	journal_note(&s->journal, s->mono_ms, "refused", NULL, "no room for another connection");
-	if (stream)
+	if (!address_of_peer(fd, address))
+		conn = broker_conn_open(s->broker, stream, address);
+	if (conn)
+		stream_set_user(stream, conn);
+	else
 		stream_abort(stream);
 }
 
@@ -227,6 +240,7 @@ static void reload(struct server *s)
 		goto out;
 	}
 	broker_bundle_until(s->broker, b.statement.not_after_ms);
+	admit_sync(s->admit, s->broker);
 	s->bundle_serial = b.statement.serial;
 	log_info("event=bundle serial=%llu", (unsigned long long)s->bundle_serial);
 out:
@@ -292,6 +306,9 @@ static uint64_t wait_ms(struct server *s)
 	uint64_t ms = least(broker_wait_ms(s->broker), stream_table_wait_ms(&s->streams));
 
 	ms = least(ms, listener_wait_ms(&s->listeners));
+	ms = least(ms, admit_wait_ms(s->admit, s->mono_ms));
+	if (s->operators)
+		ms = least(ms, operators_wait_ms(s->operators));
 	if (s->hsm)
 		ms = least(ms, hsmlink_wait_ms(s->hsm));
 	/* The last look, after wake_sleep(): what a thread finished before it needs no wake. */
@@ -319,6 +336,9 @@ int server_turn(struct server *s, uint64_t wait_ms_max)
 	server_retire(s);
 	if (s->hsm)
 		hsmlink_tick(s->hsm, s->mono_ms);
+	if (s->operators)
+		operators_turn(s->operators, s->mono_ms);
+	admit_tick(s->admit, s->broker, &s->listeners, s->mono_ms);
 	stream_table_check(&s->streams);
 	broker_turn(s->broker);
 

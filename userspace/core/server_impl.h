@@ -7,11 +7,13 @@
 
 #include "userspace/base/pool.h"
 #include "userspace/broker/broker.h"
+#include "userspace/core/admit.h"
 #include "userspace/core/bufring.h"
 #include "userspace/core/config.h"
 #include "userspace/core/hsmlink.h"
 #include "userspace/core/journal.h"
 #include "userspace/core/listener.h"
+#include "userspace/core/operators.h"
 #include "userspace/core/ring.h"
 #include "userspace/core/store.h"
 #include "userspace/core/stream.h"
@@ -32,6 +34,8 @@ struct server {
 		bool armed;
 	} polled[POLLED];
 	struct listener_set listeners;
+	struct admit *admit;
+	struct operators *operators; /* NULL: no control socket */
 	struct address bound[LISTENER_MAX];
 	struct stream_table streams;
 	struct workers *workers; /* this and the next three: NULL in plain mode */
@@ -60,6 +64,7 @@ int server_turn(struct server *s, uint64_t wait_ms_max) must_check;
 void server_retire(struct server *s);
 
 extern const struct broker_ops server_ops;
+extern const struct answer_ops server_answer_ops;
 extern const struct stream_events server_stream_events;
 void server_accepted(void *ctx, int fd);
 void server_token_done(void *ctx, struct broker_token_job *job);

@@ -116,9 +116,15 @@ static int restore_revoked(void *ctx, const struct broker_commit_revoked *r)
 
 static void start_engine(struct server *s)
 {
+	static const enum broker_admission admission[] = {
+		[CONFIG_ADMISSION_OFF] = BROKER_ADMISSION_OFF,
+		[CONFIG_ADMISSION_MONITOR] = BROKER_ADMISSION_MONITOR,
+		[CONFIG_ADMISSION_ENFORCE] = BROKER_ADMISSION_ENFORCE,
+		[CONFIG_ADMISSION_AUTO] = BROKER_ADMISSION_ENFORCE,
+	};
 	struct broker_config c = {
 		.plain = s->config->plain,
-		.admission = s->config->admission,
+		.admission = admission[s->config->admission],
 		.limits = s->config->limits,
 	};
 
@@ -127,6 +133,10 @@ static void start_engine(struct server *s)
 	if (!s->broker)
 		exit_with(EX_OSERR, "no memory for the broker");
 	broker_time(s->broker, s->mono_ms, s->wall_ms);
+	s->admit = admit_new(s->config);
+	if (!s->admit)
+		exit_with(EX_OSERR, "no memory for admission");
+	admit_attach(s->admit, &s->listeners);
 }
 
 static void restore_engine(struct server *s, const struct bundlefile *b)
@@ -147,6 +157,37 @@ static void restore_engine(struct server *s, const struct bundlefile *b)
 	if (err)
 		exit_with(EX_DATAERR, "%s: %s (%s)", s->config->bundle, why, strerror(-err));
 	broker_bundle_until(s->broker, b->statement.not_after_ms);
+	admit_sync(s->admit, s->broker);
+	admit_restore_bans(s->admit, s->broker);
+}
+
+static int exit_code_of_control(int err)
+{
+	switch (-err) {
+	case EADDRINUSE:
+		return EX_TEMPFAIL;
+	case ENOTSOCK:
+	case ENAMETOOLONG:
+		return EX_CONFIG;
+	case EACCES:
+	case EPERM:
+		return EX_NOPERM;
+	default:
+		return EX_CANTCREAT;
+	}
+}
+
+static void start_control(struct server *s)
+{
+	const char *path = s->config->control_socket;
+	int err;
+
+	if (!path[0])
+		return;
+	err = operators_new(path, &s->ring, &server_answer_ops, s, &s->operators);
+	if (err)
+		exit_with(exit_code_of_control(err), "control-socket %s: %s", path,
+			  operators_explain(err));
 }
 
 static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
@@ -306,6 +347,7 @@ static void start_listening(struct server *s)
 				      address_text(&s->bound[i], text));
 	n += (size_t)snprintf(line + n, sizeof(line) - n, "\n");
 	(void)!write(STDERR_FILENO, line, n); /* nobody is left to tell */
+	admit_say(s->admit);
 	notify_state("READY=1");
 }
 
@@ -332,8 +374,10 @@ void server_start(struct server *s, const struct config *config)
 		start_workers(s);
 		start_hsm(s);
 	}
-	if (!s->stops)
-		start_listening(s);
+	if (s->stops)
+		return;
+	start_control(s);
+	start_listening(s);
 }
 
 int server_check(const struct config *config)
@@ -374,7 +418,9 @@ static void give_back_jobs(struct server *s)
 void server_free(struct server *s)
 {
 	give_back_jobs(s);
+	operators_free(s->operators);
 	broker_free(s->broker);
+	admit_free(s->admit);
 	workers_free(s->workers);
 	store_close(s->store);
 	p256_public_free(s->manager);
