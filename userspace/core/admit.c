@@ -109,11 +109,14 @@ void admit_sync(struct admit *a, const struct broker *broker)
 		return;
 	err = filter_sync(&a->filter, broker, &a->devices);
 	a->complete = !err;
+	a->why[0] = '\0';
+	if (!err)
+		return;
 	/* Whom the map lacks, the filter would drop. */
-	if (err)
-		log_error("event=admission what=\"the filter's devices are not right, so it drops "
-			  "nobody: %s%s\"",
-			  strerror(-err), err == -E2BIG ? "; ssdtf-admit pin --devices-max" : "");
+	snprintf(a->why, sizeof(a->why),
+		 "the filter's devices are not right, so it drops nobody: %s%s", strerror(-err),
+		 err == -E2BIG ? "; ssdtf-admit pin --devices-max" : "");
+	log_error("event=admission what=\"%s\"", a->why);
 }
 
 void admit_ban(struct admit *a, const struct admission_source *source, uint64_t left_ms)

@@ -33,7 +33,7 @@ struct admit_status {
 	enum config_admission mode;
 	bool kernel;	  /* a filter is attached */
 	bool enforcing;	  /* and it drops */
-	const char *why;  /* there is no filter; "" where there is one, or none was asked for */
+	const char *why;  /* there is no filter, or it drops nobody; else "" */
 	unsigned devices; /* in the filter's map */
 	unsigned bans;
 	uint64_t pressure_per_second;	     /* rejects in the last second */

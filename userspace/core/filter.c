@@ -15,6 +15,7 @@
 
 #include "userspace/base/secret.h"
 #include "userspace/broker/gate.h"
+#include "userspace/crypto/hash.h"
 
 #define BATCH	      1024
 #define NS_PER_MS     1000000ull
@@ -98,6 +99,9 @@ int filter_open(const char *dir, struct filter *ret_f, char why[FILTER_WHY_BYTES
 {
 	struct filter f = { .cpus = libbpf_num_possible_cpus() };
 	int err = 0;
+
+	/* Not what an earlier run counted from: whom that one put there may be enrolled no more. */
+	hash_random(&f.bundle, sizeof(f.bundle));
 
 	memset(f.fds, -1, sizeof(f.fds));
 	for (unsigned i = 0; i < FILTER_PARTS && !err; i++)

@@ -31,7 +31,7 @@ enum filter_part {
 struct filter {
 	int fds[FILTER_PARTS];
 	int cpus;
-	uint32_t bundle; /* counts filter_sync() */
+	uint32_t bundle; /* counts filter_sync(), from a random number on */
 };
 
 /* -ENOENT: nothing is pinned in dir; -EPROTO: of another version; -errno. why is one line then. */
