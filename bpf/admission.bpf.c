@@ -7,7 +7,8 @@
  *   The listener's filter sees a SYN, the ACK that ends the handshake, and whatever else arrives
  *   until a socket exists. It passes SYN, RST, and a segment with a CONNECT whose token holds. The
  *   handshake's own ACK and FIN are dropped: a bare ACK would make the socket, and the CONNECT
- *   behind it ends the handshake just as well.
+ *   behind it ends the handshake just as well. Bytes in a SYN are not judged: TCP leaves them, for
+ *   the broker's sockets have no Fast Open, and they come again.
  *
  * Addresses are not proven here, for nobody has yet answered our SYN-ACK: so nothing that a segment
  * says gets its source banned. Bans are the broker's. A few rejected CONNECTs of each source pass,
@@ -33,13 +34,15 @@
 #define DROP	     0
 
 #define TCP_HEADER_BYTES 20
+#define TCP_FLAG_FIN	 0x01
 #define TCP_FLAG_SYN	 0x02
 #define TCP_FLAG_RST	 0x04
+#define TCP_FLAG_ACK	 0x10
 #define IP_SOURCE_AT	 12
 #define IPV6_SOURCE_AT	 8
 
-#define DEVICES_MAX 131072
-#define SEEN_MAX    65536
+#define DEVICES_MAX 32768
+#define SEEN_MAX    65536 /* twice as many: ssdtf-admit grows both */
 #define PEND_MAX    65536
 #define SOURCES_MAX 16384
 #define BANS_MAX    16384
@@ -170,7 +173,9 @@ static __always_inline int read_segment(struct __sk_buff *skb, __u32 base, struc
 	} else {
 		err = bpf_skb_load_bytes_relative(skb, IPV6_SOURCE_AT, s->flow.address, 16,
 						  BPF_HDR_START_NET);
-		__builtin_memcpy(s->source.address, s->flow.address, 8);
+		__builtin_memcpy(s->source.address, s->flow.address, 16);
+		if (!admission_source_is_host(s->source.address))
+			__builtin_memset(s->source.address + 8, 0, 8);
 	}
 	__builtin_memcpy(s->flow.ports, s->tcp, 4);
 	s->now_ns = bpf_ktime_get_boot_ns();
@@ -213,7 +218,7 @@ static __always_inline struct admission_source_state *source_state(const struct 
 	return bpf_map_lookup_elem(&sources, &s->source);
 }
 
-/* A rejected CONNECT is let through now and then, so that the broker tells its sender. */
+/* It is rejected; but is it let through, so that the broker tells its sender? */
 static __always_inline int may_be_told(const struct admission_config *c, const struct segment *s,
 				       __u32 verdict)
 {
@@ -225,7 +230,7 @@ static __always_inline int may_be_told(const struct admission_config *c, const s
 		return 0;
 	state->rejected++;
 	state->last = verdict;
-	return (c->flags & ADMISSION_ENFORCE) &&
+	return (c->flags & ADMISSION_ENFORCE) && verdict >= ADMISSION_SPLIT &&
 	       admission_fits(&state->told_tat_ns, s->now_ns, &c->told) &&
 	       admission_fits(tat, s->now_ns, &c->told_total);
 }
@@ -255,13 +260,17 @@ static __always_inline __u32 judge(struct __sk_buff *skb, const struct admission
 	if (is_banned(s))
 		return ADMISSION_BANNED;
 	if (s->tcp[13] & TCP_FLAG_SYN) {
+		/* TCP takes the SYN of a half-open connection for an old one, and what comes with
+		 * it for the end of the handshake. */
+		if (s->tcp[13] & (TCP_FLAG_ACK | TCP_FLAG_FIN))
+			return ADMISSION_BARE;
 		bpf_map_update_elem(&pend, &s->flow, &s->now_ns, BPF_ANY);
 		return ADMISSION_SYN;
 	}
-	if (is_stray(c, s))
-		return ADMISSION_STRAY;
 	if (s->payload_at == skb->len)
 		return ADMISSION_BARE;
+	if (is_stray(c, s))
+		return ADMISSION_STRAY;
 	return judge_connect(skb, c, s);
 }
 
@@ -278,7 +287,7 @@ static __always_inline int act(const struct admission_config *c, const struct se
 		pass = !(c->flags & ADMISSION_ENFORCE_BANS);
 	else if (c->flags & ADMISSION_ENFORCE)
 		pass = 0;
-	if (verdict >= ADMISSION_NOT_CONNECT && may_be_told(c, s, verdict)) {
+	if (verdict >= ADMISSION_REPLAYED && may_be_told(c, s, verdict)) {
 		count(ADMISSION_TOLD);
 		return 1;
 	}
@@ -297,10 +306,7 @@ static __always_inline int filter_at(struct __sk_buff *skb, __u32 base, __u32 *r
 	if (!c || read_segment(skb, base, &s))
 		return DROP;
 	*ret_verdict = judge(skb, c, &s);
-	if (!act(c, &s, *ret_verdict))
-		return DROP;
-	/* Cut to its header: bytes that came with a SYN come again, and are judged then. */
-	return *ret_verdict == ADMISSION_SYN ? (int)s.payload_at : PASS;
+	return act(c, &s, *ret_verdict) ? PASS : DROP;
 }
 
 SEC("socket")

@@ -37,6 +37,7 @@
 #define ADMISSION_SLOT_EITHER_WAY 1
 #define ADMISSION_SLOT_NO_CLOCK	  0
 #define ADMISSION_TOKEN_VERSION	  1
+#define ADMISSION_VERSION	  1 /* of the maps; whoever changes one counts on */
 
 /* --- SipHash-2-4 ------------------------------------------------------------------------------ */
 
@@ -127,10 +128,20 @@ struct admission_device {
 	__u32 bundle; /* counts them: whoever an older one put there is enrolled no more */
 };
 
-/* An IPv4 address as ::ffff:a.b.c.d; of IPv6 the first 64 bits, for the rest is the peer's own. */
+/*
+ * IPv4 as ::ffff:a.b.c.d, or as NAT64 has it (RFC 6052), and a link's own addresses (fe80::/10) are
+ * a host's; of other IPv6 addresses the first 64 bits count, for the rest is the peer's own.
+ */
 struct admission_source {
 	__u8 address[16];
 };
+
+static inline int admission_source_is_host(const __u8 a[16])
+{
+	return (a[0] == 0xfe && (a[1] & 0xc0) == 0x80) ||
+	       (!a[0] && a[1] == 0x64 && a[2] == 0xff && a[3] == 0x9b) ||
+	       (!a[0] && !a[1] && !a[2] && !a[3] && !a[4] && !a[5] && !a[6] && !a[7]);
+}
 
 struct admission_source_state {
 	__u64 told_tat_ns; /* of rejected CONNECTs that the broker is to answer */
@@ -193,7 +204,7 @@ struct admission_config {
 	__u64 wall_offset_ns; /* Unix time = CLOCK_BOOTTIME + this */
 	__u64 pend_ns;	      /* how long the kernel keeps a half-open connection */
 	__u32 flags;
-	__u32 zero;
+	__u32 version;			  /* ADMISSION_VERSION: of all that this header says */
 	struct admission_rate device;	  /* CONNECTs of one */
 	struct admission_rate no_clock;	  /* of one without a clock */
 	struct admission_rate told;	  /* rejected CONNECTs of a source that get an answer */
@@ -215,16 +226,17 @@ struct admission_config {
 	X(BARE, "bare") /* an ACK or FIN without a byte */                              \
 	X(BANNED, "banned")                                                             \
 	X(SYN_RATE, "syn_rate")                                                         \
-	/* the same, but some get through to be told why */                             \
+	X(RATE, "rate") /* of a device that has the key: its retransmission gets in */  \
+	/* the same, and its source is remembered: no client of ours */                 \
+	X(REPLAYED, "replayed") /* a broker that was restarted might take it */         \
 	X(NOT_CONNECT, "not_connect")                                                   \
+	/* the same, but some get through to be told why */                             \
 	X(SPLIT, "split") /* a CONNECT that goes on behind this segment */              \
 	X(MALFORMED, "malformed")                                                       \
 	X(NO_TOKEN, "no_token")                                                         \
 	X(SLOT, "slot")	      /* not of now, or none where one is needed */             \
 	X(UNKNOWN, "unknown") /* nobody of that id is enrolled */                       \
-	X(BAD_TAG, "bad_tag")                                                           \
-	X(REPLAYED, "replayed")                                                         \
-	X(RATE, "rate")
+	X(BAD_TAG, "bad_tag")
 
 #define ADMISSION_ENUM(name, text) ADMISSION_##name,
 enum admission_verdict { ADMISSION_VERDICT_LIST(ADMISSION_ENUM) ADMISSION_VERDICTS };

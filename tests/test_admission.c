@@ -395,9 +395,16 @@ TEST_F(admission, segments_without_a_claim)
 	s.payload = (const uint8_t *)"GET / HTTP/1.1\r\n\r\n";
 	s.n = 18;
 	EXPECT_EQ(filter(self, &s), ADMISSION_NOT_CONNECT);
-	/* Bytes that come with a SYN are cut off, and judged when they come again. */
+	/* Bytes that come with a SYN are left by TCP, and judged when they come again. */
 	s.flags = SYN;
 	EXPECT_EQ(filter(self, &s), ADMISSION_SYN | PASSED);
+	/* To TCP, these end a handshake. */
+	s.flags = SYN | FIN;
+	EXPECT_EQ(filter(self, &s), ADMISSION_BARE);
+	s.flags = SYN | ACK;
+	EXPECT_EQ(filter(self, &s), ADMISSION_BARE);
+	s.flags = SYN | FIN | ACK;
+	EXPECT_EQ(filter(self, &s), ADMISSION_BARE);
 }
 
 TEST_F(admission, good_connects)
@@ -593,24 +600,51 @@ TEST_F(admission, strays_are_tcps_within_a_budget)
 {
 	struct segment s = { .flags = ACK, .host = 1, .port = 8000 };
 
-	self->config.stray = (struct admission_rate){ INTERVAL_NEVER, 2, 0 };
+	/* A bare one would end a handshake of SYN cookies. */
+	self->config.stray = (struct admission_rate){ .interval_ns = 0 };
 	put_config(self);
-	EXPECT_EQ(filter(self, &s), ADMISSION_STRAY | PASSED); /* there was no SYN */
+	EXPECT_EQ(filter(self, &s), ADMISSION_BARE);
 	s.flags = ACK | PSH;
 	s.payload = (const uint8_t *)"\xc0";
 	s.n = 2;
+	self->config.stray = (struct admission_rate){ INTERVAL_NEVER, 2, 0 };
+	put_config(self);
+	EXPECT_EQ(filter(self, &s), ADMISSION_STRAY | PASSED); /* there was no SYN */
 	EXPECT_EQ(filter(self, &s), ADMISSION_STRAY | PASSED);
 	EXPECT_EQ(filter(self, &s), ADMISSION_NOT_CONNECT);
 	self->config.stray.interval_ns = 0; /* no limit */
 	put_config(self);
 	s.flags = SYN;
-	s.n = 0;
 	EXPECT_EQ(filter(self, &s), ADMISSION_SYN | PASSED);
-	s.flags = ACK;
-	EXPECT_EQ(filter(self, &s), ADMISSION_BARE);
+	s.flags = ACK | PSH;
+	EXPECT_EQ(filter(self, &s), ADMISSION_NOT_CONNECT);
 	self->config.pend_ns = 0; /* the half-open connection is gone since */
 	put_config(self);
 	EXPECT_EQ(filter(self, &s), ADMISSION_STRAY | PASSED);
+}
+
+/* Strangers are not told, nor is a device whose retransmission will get in. */
+TEST_F(admission, replays_garbage_and_rates_are_not_told)
+{
+	char user_name[16];
+	struct connect c = good(self, 6, user_name);
+	struct packet p;
+
+	self->config.told = self->config.told_total = (struct admission_rate){ 0, 0, 0 };
+	put_config(self);
+	for (unsigned i = 0; i <= DEVICE_BURST; i++) {
+		snprintf(user_name, sizeof(user_name), "%u", i);
+		p = packet_of(&c);
+		EXPECT_EQ(filter_connect(self, p.bytes, p.n),
+			  i < DEVICE_BURST ? ADMISSION_OK | PASSED : ADMISSION_RATE);
+	}
+	snprintf(user_name, sizeof(user_name), "0");
+	p = packet_of(&c);
+	EXPECT_EQ(filter_connect(self, p.bytes, p.n), ADMISSION_REPLAYED);
+	EXPECT_EQ(filter_connect(self, (const uint8_t *)"GET /", 5), ADMISSION_NOT_CONNECT);
+	c.id = "nobody";
+	p = packet_of(&c);
+	EXPECT_EQ(filter_connect(self, p.bytes, p.n), ADMISSION_UNKNOWN | PASSED);
 }
 
 TEST_F(admission, some_are_told)
@@ -901,7 +935,8 @@ TEST_F_TIMEOUT(admission, filter_and_gate_never_disagree, 300)
 	}
 	EXPECT_EQ(wrong, 0);
 	/* Each kind was there: else the packets prove little. */
-	for (unsigned v = ADMISSION_NOT_CONNECT; v < ADMISSION_VERDICTS; v++)
+	EXPECT_TRUE(counts[ADMISSION_RATE] > 0);
+	for (unsigned v = ADMISSION_REPLAYED; v < ADMISSION_VERDICTS; v++)
 		EXPECT_TRUE(counts[v] > 0);
 	EXPECT_TRUE(counts[ADMISSION_OK] > n / 10);
 	printf("# %u packets, %u let in\n", n, counts[ADMISSION_OK]);

@@ -38,6 +38,7 @@ static void start(struct fixture_entry *self, enum broker_admission mode)
 	config.admission = mode;
 	config.limits.admission_ban_failures = FAILURES;
 	config.limits.admission_ban_window_ms = 10000;
+	config.limits.connect_timeout_ms = 3000;
 	config.limits.admission_ban_ms = BAN_MS;
 	config.limits.admission_connects_per_second = 2; /* eight at once */
 	start_with(self, &config);
@@ -242,7 +243,9 @@ TEST_F(entry, what_counts_as_a_failure)
 	fake_settle(self->fake);
 	ASSERT_TRUE(client_closed(c));
 	EXPECT_EQ(self->fake->n_bans, 0);
-	bad_connect_is_told(self);
+	client_dial(c); /* silence */
+	fake_pass(self->fake, self->fake->config.limits.connect_timeout_ms + 1000);
+	ASSERT_TRUE(client_closed(c));
 	EXPECT_EQ(self->fake->n_bans, 1);
 }
 
@@ -257,9 +260,75 @@ TEST_F(entry, failures_far_apart_or_before_a_success_do_not_ban)
 	for (unsigned i = 0; i < FAILURES - 1; i++)
 		bad_connect_is_told(self);
 	ASSERT_TRUE(client_up(&self->rx2));
+	fake_hang_up(self->rx2.conn);
 	for (unsigned i = 0; i < FAILURES - 1; i++)
 		bad_connect_is_told(self);
 	EXPECT_EQ(self->fake->n_bans, 0);
+	bad_connect_is_told(self);
+	EXPECT_EQ(self->fake->n_bans, 1);
+}
+
+/* A NAT has one address: a stranger behind it must not shut out the others. */
+TEST_F(entry, a_source_with_a_session_is_not_banned)
+{
+	ASSERT_TRUE(client_up(&self->rx2));
+	for (unsigned i = 0; i < 3 * FAILURES; i++)
+		bad_connect_is_told(self);
+	EXPECT_EQ(self->fake->n_bans, 0);
+	fake_hang_up(self->rx2.conn);
+	for (unsigned i = 0; i < FAILURES; i++)
+		bad_connect_is_told(self);
+	EXPECT_EQ(self->fake->n_bans, 1);
+}
+
+TEST_F(entry, the_machine_itself_is_not_banned)
+{
+	static const uint8_t v4[16] = { [10] = 0xff, [11] = 0xff, 127, 0, 0, 1 };
+	static const uint8_t v6[16] = { [15] = 1 };
+
+	memcpy(self->fake->from, v4, sizeof(v4));
+	for (unsigned i = 0; i < FAILURES; i++)
+		bad_connect_is_told(self);
+	memcpy(self->fake->from, v6, sizeof(v6));
+	for (unsigned i = 0; i < FAILURES; i++)
+		bad_connect_is_told(self);
+	EXPECT_EQ(self->fake->n_bans, 0);
+}
+
+TEST_F(entry, a_clock_that_is_wrong_is_nobodys_failure)
+{
+	uint8_t packet[1024];
+	struct bytes_writer w;
+
+	for (unsigned i = 0; i < 2 * FAILURES; i++) {
+		w = bytes_writer_of(packet, sizeof(packet));
+		client_write_connect(&self->rx1, &w);
+		client_dial(&self->rx1);
+		self->fake->wall_ms += 120000; /* ours: it was set */
+		fake_settle(self->fake);
+		client_send(&self->rx1, bytes_of(packet, w.used));
+		fake_settle(self->fake);
+		ASSERT_TRUE(client_got_connack(&self->rx1, false, 5));
+	}
+	EXPECT_EQ(counted(self, ADMISSION_SLOT), 2 * FAILURES);
+	EXPECT_EQ(self->fake->n_bans, 0);
+}
+
+/* An operator's ban is not cut short by one of ours. */
+TEST_F(entry, a_longer_ban_stands)
+{
+	struct admission_source s = gate_source_of(self->fake->from);
+	struct fake_conn *open[FAILURES];
+
+	for (unsigned i = 0; i < FAILURES; i++)
+		open[i] = fake_open(self->fake);
+	ASSERT_EQ(broker_ban(self->fake->engine, &s, 100 * BAN_MS), 0);
+	for (unsigned i = 0; i < FAILURES; i++)
+		fake_input(open[i], bytes_str("garbage"));
+	fake_settle(self->fake);
+	EXPECT_EQ(self->fake->n_bans, 1);
+	fake_pass(self->fake, 2 * BAN_MS);
+	EXPECT_TRUE(fake_try_open(self->fake) == NULL);
 }
 
 /* An IPv6 network has as many addresses as it likes. */
@@ -277,6 +346,31 @@ TEST_F(entry, ipv6_counts_by_its_network)
 	EXPECT_TRUE(fake_try_open(self->fake) == NULL);
 	self->fake->from[7] = 1; /* the next network */
 	EXPECT_TRUE(client_up(&self->rx1));
+}
+
+/* But all of a link are in fe80::/10, and behind a NAT64 in one network. */
+TEST_F(entry, what_is_a_source)
+{
+	static const struct {
+		uint8_t address[16];
+		bool host;
+	} table[] = {
+		{ { 0xfe, 0x80, [14] = 7, 8 }, true },
+		{ { 0xfe, 0xbf, [14] = 7, 8 }, true },
+		{ { 0xfe, 0xc0, [14] = 7, 8 }, false },
+		{ { 0, 0x64, 0xff, 0x9b, [12] = 192, 0, 2, 1 }, true },
+		{ { [10] = 0xff, 0xff, 192, 0, 2, 1 }, true },
+		{ { [15] = 1 }, true },
+		{ { 0x20, 0x01, 0x0d, 0xb8, [14] = 7, 8 }, false },
+		{ { 0xfd, [14] = 7, 8 }, false },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
+		struct admission_source s = gate_source_of(table[i].address);
+
+		EXPECT_EQ(s.address[15] == table[i].address[15], table[i].host);
+		ASSERT_BYTES(s.address, table[i].address, 8);
+	}
 }
 
 static void count_ban(void *ctx, const struct admission_source *source, uint64_t left_ms)

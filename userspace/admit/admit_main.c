@@ -7,11 +7,13 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -21,7 +23,7 @@
 #include "userspace/base/log.h"
 
 #define VERSION_TEXT	"ssdtf-admit 0.1"
-#define DEVICES_DEFAULT 131072
+#define DEVICES_DEFAULT 32768
 #define DEVICES_MAX	10000000
 #define PROGRAM_BYTES_WARN                                                     \
 	16384 /* with less than 20 KiB of optmem for all of a socket's options \
@@ -39,7 +41,7 @@ static const struct argp_option argp_options[] = {
 	{ "user", KEY_USER, "NAME", 0, "pin: the broker's user (who runs this)", 0 },
 	{ "group", KEY_GROUP, "NAME", 0,
 	  "pin: who else may see counters and set bans (that user's)", 0 },
-	{ "devices-max", KEY_DEVICES, "N", 0, "pin: room for enrolled devices (131072)", 0 },
+	{ "devices-max", KEY_DEVICES, "N", 0, "pin: room for enrolled devices (32768)", 0 },
 	{ 0 },
 };
 
@@ -114,6 +116,16 @@ static int exit_code(int err)
 	}
 }
 
+static bool is_capable(unsigned capability)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &head, sets))
+		return false;
+	return sets[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability);
+}
+
 static struct load *load_or_exit(uint32_t devices_max)
 {
 	struct load *l;
@@ -124,6 +136,9 @@ static struct load *load_or_exit(uint32_t devices_max)
 	case 0:
 		return l;
 	case EPERM:
+	case EACCES: /* the verifier's word where CAP_PERFMON is missing */
+		if (err == -EACCES && is_capable(CAP_PERFMON))
+			break;
 		exit_with(EX_NOPERM, "the kernel does not let us load the filter: it takes CAP_BPF "
 				     "and CAP_PERFMON; run it as root");
 	case ENOSYS:
@@ -193,7 +208,8 @@ static int run_pin(const struct arguments *a)
 		log_warn("%s: a folder above it is closed to the broker's user; chmod 711 opens "
 			 "the way and shows nothing",
 			 a->pins);
-	printf("pinned in %s\n", a->pins);
+	printf("pinned in %s; a broker that runs already takes it when it is started again\n",
+	       a->pins);
 	return 0;
 }
 

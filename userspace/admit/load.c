@@ -47,6 +47,17 @@ static int fd_of(const struct bpf_object *o, const char *name)
 	return p ? bpf_program__fd(p) : bpf_object__find_map_fd_by_name(o, name);
 }
 
+/* A broker of another version finds it out by that. Until one comes, nothing is enforced. */
+static int put_version(const struct load *l)
+{
+	const struct admission_config config = { .version = ADMISSION_VERSION };
+	const __u32 zero = 0;
+
+	return bpf_map_update_elem(bpf_map__fd(l->object->maps.config), &zero, &config, BPF_ANY)
+		       ? -errno
+		       : 0;
+}
+
 int load_new(uint32_t devices_max, struct load **ret_load, const char **ret_why)
 {
 	struct load *l = calloc(1, sizeof(*l));
@@ -65,6 +76,9 @@ int load_new(uint32_t devices_max, struct load **ret_load, const char **ret_why)
 				     l->object->obj) if (strstr(bpf_program__name(p), "_test_ip"))
 		bpf_program__set_autoload(p, false);
 	err = bpf_map__set_max_entries(l->object->maps.devices, devices_max);
+	/* All may come back at once, and some of them twice, while their tokens are good. */
+	if (!err && 2 * devices_max > bpf_map__max_entries(l->object->maps.seen))
+		err = bpf_map__set_max_entries(l->object->maps.seen, 2 * devices_max);
 	if (!err)
 		err = admission__load(l->object);
 	if (err)
@@ -73,6 +87,9 @@ int load_new(uint32_t devices_max, struct load **ret_load, const char **ret_why)
 		l->fds[i] = fd_of(l->object->obj, load_name(i));
 		BUG_ON(l->fds[i] < 0);
 	}
+	err = put_version(l);
+	if (err)
+		goto free_load;
 	*ret_load = l;
 	return 0;
 

@@ -2,6 +2,7 @@
 #include "userspace/admit/pins.h"
 
 #include <bpf/bpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -70,18 +71,28 @@ static int lock_above(const char *dir, char why[PINS_WHY_BYTES])
 	return err;
 }
 
-/* Takes the pins out of a folder, and the folder away. A folder that is not there is fine. */
+/* Takes the pins out of a folder, those of other versions too, and the folder away. A folder that
+ * is not there is fine. */
 static int clear(const char *dir, char why[PINS_WHY_BYTES])
 {
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err = 0;
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *e;
 
-	if (fd < 0)
-		return errno == ENOENT ? 0 : failed(why, -errno, "%s: %s", dir, strerror(errno));
-	for (unsigned i = 0; i < LOAD_PARTS && !err; i++)
-		if (unlinkat(fd, load_name(i), 0) && errno != ENOENT)
-			err = failed(why, -errno, "%s/%s: cannot be removed: %s", dir, load_name(i),
+	if (!d) {
+		err = -errno;
+		if (fd >= 0)
+			close(fd);
+		return err == -ENOENT ? 0 : failed(why, err, "%s: %s", dir, strerror(-err));
+	}
+	while (!err && (e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (unlinkat(fd, e->d_name, 0))
+			err = failed(why, -errno, "%s/%s: cannot be removed: %s", dir, e->d_name,
 				     strerror(errno));
-	close(fd);
+	}
+	closedir(d); /* and fd */
 	if (!err && rmdir(dir))
 		err = failed(why, -errno, "%s: cannot be removed: %s", dir, strerror(errno));
 	return err;

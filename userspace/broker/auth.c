@@ -34,24 +34,18 @@ static void turn_away(struct broker_conn *c, uint8_t code, const char *why)
 	refuse(c, code, why);
 }
 
-static const char *verdict_words(enum admission_verdict verdict)
-{
-	switch ((unsigned)verdict) {
-	case ADMISSION_SLOT:
-		return "admission token is not of now: its clock or ours is wrong";
-	case ADMISSION_REPLAYED:
-		return "admission token was used before";
-	default:
-		return "admission token does not hold";
-	}
-}
-
 static void not_admitted(struct broker_conn *c)
 {
 	c->broker->stats.admission_refused++;
 	if (c->verdict == ADMISSION_RATE) /* it has the key */
 		return refuse(c, CONNACK_REFUSED, "it connects too often");
-	turn_away(c, CONNACK_REFUSED, verdict_words(c->verdict));
+	if (c->verdict == ADMISSION_SLOT) /* a clock is wrong, and it may be ours */
+		return refuse(c, CONNACK_REFUSED,
+			      "admission token is not of now: its clock or "
+			      "ours is wrong");
+	turn_away(c, CONNACK_REFUSED,
+		  c->verdict == ADMISSION_REPLAYED ? "admission token was used before"
+						   : "admission token does not hold");
 }
 
 static void challenge(struct broker_conn *c)
@@ -77,7 +71,7 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 
 	b->stats.connects++;
 	if (!text_is_id(p->client_id))
-		return refuse(c, CONNACK_ID, "client id is not 1 to 64 of A-Z a-z 0-9 . _ : -");
+		return turn_away(c, CONNACK_ID, "client id is not 1 to 64 of A-Z a-z 0-9 . _ : -");
 	if (!b->directory || !directory_in_force(b->directory, b->wall_ms))
 		return refuse(c, CONNACK_UNAVAILABLE, "no bundle is in force");
 	if (!p->has_user_name || !p->has_password ||

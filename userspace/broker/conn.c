@@ -131,6 +131,7 @@ static void timer_fired(struct timer *t)
 
 	switch (c->state) {
 	case CONN_NEW:
+		entry_blame(c);
 		conn_fail(c, "no CONNECT in time");
 		return;
 	case CONN_CHALLENGED:
@@ -354,6 +355,14 @@ static void open_plain(struct broker_conn *c)
 		c->broker->stats.connects++;
 }
 
+/* A client that is enrolled may go wrong one day; of all others it is what they do. */
+static void wrong(struct broker_conn *c, const char *why)
+{
+	if (c->state != CONN_OPEN)
+		entry_blame(c);
+	conn_fail(c, why);
+}
+
 static void handle_connect(struct broker_conn *c, const struct mqtt_frame *f)
 {
 	struct mqtt_connect p;
@@ -365,7 +374,7 @@ static void handle_connect(struct broker_conn *c, const struct mqtt_frame *f)
 	if (r == MQTT_IDENTIFIER_REJECTED)
 		return refuse_connect(c, 2, "no client id");
 	if (r != MQTT_OK)
-		return conn_fail(c, mqtt_reason_name(r));
+		return wrong(c, mqtt_reason_name(r));
 	if (p.client_id.n >= sizeof(c->id))
 		return refuse_connect(c, 2, "client id of more than 64 bytes");
 	memcpy(c->id, p.client_id.p, p.client_id.n);
@@ -480,14 +489,6 @@ static void handle_empty(struct broker_conn *c, enum mqtt_type type, struct byte
 		send_small(c, pingresp, sizeof(pingresp));
 	else
 		conn_end(c, "DISCONNECT");
-}
-
-/* A client that is enrolled may go wrong one day; of all others it is what they do. */
-static void wrong(struct broker_conn *c, const char *why)
-{
-	if (c->state != CONN_OPEN)
-		entry_blame(c);
-	conn_fail(c, why);
 }
 
 static void handle(struct broker_conn *c, const struct mqtt_frame *f)

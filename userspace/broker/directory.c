@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "userspace/base/secret.h"
 #include "userspace/broker/directory.h"
 
 #include <errno.h>
@@ -205,6 +206,7 @@ static int build(struct directory *d, struct bytes body, const char **why)
 	if (!d->body)
 		return -ENOMEM;
 	memcpy(d->body, body.p, body.n);
+	d->body_n = body.n;
 	if (bundle_gateway_decode(bytes_of(d->body, body.n), &b))
 		return bad(why, "it is no gateway bundle");
 	d->gateway_id = b.gateway_id;
@@ -252,6 +254,11 @@ void directory_put(struct directory *d)
 		return;
 	for (unsigned i = 0; i < d->n_parties; i++)
 		p256_public_free(d->parties[i].key);
+	/* Admission keys are in both. */
+	if (d->parties)
+		secret_wipe(d->parties, d->n_parties * sizeof(*d->parties));
+	if (d->body)
+		secret_wipe(d->body, d->body_n);
 	free(d->parties);
 	free(d->scopes);
 	free(d->grants);

@@ -59,6 +59,7 @@ struct directory {
 	struct bytes *filters; /* all scopes' */
 	uint32_t *publishes;   /* all parties' */
 	uint8_t *body;	       /* what the views point into */
+	size_t body_n;
 };
 
 /* -EBADMSG, -ENOMEM; *ret_why says more. The result has one reference. */

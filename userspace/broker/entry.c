@@ -68,6 +68,29 @@ bool entry_may_tell(struct broker_conn *c)
 	return entry_admitted(c) || gate_may_tell(&b->gate, now_of(b), &c->source, c->verdict);
 }
 
+/* Of this machine: there may be a manager, or a proxy. */
+static bool is_localhost(const struct admission_source *s)
+{
+	static const uint8_t v4[16] = { [10] = 0xff, [11] = 0xff, 127, 0, 0, 1 };
+	static const uint8_t v6[16] = { [15] = 1 };
+
+	return !memcmp(s->address, v4, sizeof(v4)) || !memcmp(s->address, v6, sizeof(v6));
+}
+
+/* Does anybody who authenticated use this source? */
+static bool is_in_use(const struct broker *b, const struct admission_source *source)
+{
+	struct list *pos;
+
+	list_for_each(pos, &b->conns) {
+		const struct broker_conn *c = list_entry(pos, struct broker_conn, link);
+
+		if (c->state == CONN_OPEN && !memcmp(&c->source, source, sizeof(*source)))
+			return true;
+	}
+	return false;
+}
+
 void entry_blame(struct broker_conn *c)
 {
 	struct broker *b = c->broker;
@@ -77,6 +100,11 @@ void entry_blame(struct broker_conn *c)
 		return;
 	if (!gate_failed(&b->gate, now_of(b), &c->source, l->admission_ban_failures,
 			 l->admission_ban_window_ms))
+		return;
+	/* A NAT, or a link of IPv6, is one source: a stranger there must not shut out the others.
+	 * Nor is an operator's ban to be cut short. */
+	if (is_localhost(&c->source) || is_in_use(b, &c->source) ||
+	    gate_banned(&b->gate, now_of(b), &c->source))
 		return;
 	if (broker_ban(b, &c->source, l->admission_ban_ms))
 		broker_note(b, "not banned", conn_id(c), "no room for another ban");

@@ -15,7 +15,7 @@
 #define CONNECTS_SECONDS 4
 #define TOLD_SECONDS	 3
 /* What the kernel does with segments of nobody's, and with SYNs at listeners of the other kind. */
-#define STRAYS_PER_SECOND 1000
+#define STRAYS_PER_SECOND 100
 #define SYNS_PER_SECOND	  100
 /* With TCP_SYNCNT 2 a half-open connection lives for 1 + 2 + 4 s. */
 #define PEND_NS (8 * NS_PER_SECOND)
@@ -49,6 +49,7 @@ static struct admission_rate rate_of(uint32_t per_second, uint32_t burst)
 void gate_config(const struct broker_limits *l, struct admission_config *ret_config)
 {
 	*ret_config = (struct admission_config){
+		.version = ADMISSION_VERSION,
 		.pend_ns = PEND_NS,
 		.device = rate_of(l->admission_connects_per_second,
 				  CONNECTS_SECONDS * l->admission_connects_per_second),
@@ -108,11 +109,9 @@ void gate_deinit(struct gate *g)
 
 struct admission_source gate_source_of(const uint8_t address[16])
 {
-	static const uint8_t v4_mapped[12] = { [10] = 0xff, [11] = 0xff };
-	bool v4 = !memcmp(address, v4_mapped, sizeof(v4_mapped));
 	struct admission_source s = { { 0 } };
 
-	memcpy(s.address, address, v4 ? 16 : 8);
+	memcpy(s.address, address, admission_source_is_host(address) ? 16 : 8);
 	return s;
 }
 

@@ -21,7 +21,7 @@
 #include "userspace/base/list.h"
 #include "userspace/base/pool.h"
 
-#define GATE_SEEN_MAX	 65536
+#define GATE_SEEN_MAX	 262144
 #define GATE_SOURCES_MAX 16384
 #define GATE_BANS_MAX	 16384
 

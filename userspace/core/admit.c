@@ -19,6 +19,10 @@
 #define BANS_WALK_MS	   30000 /* when those that are over leave the map */
 #define QUEUE_PERCENT_FULL 50
 
+struct admit_counts {
+	uint64_t filter[ADMISSION_COUNTERS], broker[ADMISSION_COUNTERS];
+};
+
 struct admit {
 	enum config_admission mode;
 	uint32_t grace_ms, pressure_max, calm_ms;
@@ -29,9 +33,9 @@ struct admit {
 	struct admission_config config; /* as the filter has it */
 	unsigned devices;
 	uint64_t next_tick_ms, next_walk_ms, grace_end_ms, pressure_until_ms;
-	uint64_t pressure;		   /* rejects in the last second */
-	uint64_t last[ADMISSION_COUNTERS]; /* a second ago */
-	bool looked;			   /* last is set */
+	uint64_t pressure;	  /* rejects in the last second */
+	struct admit_counts last; /* a second ago */
+	bool looked;		  /* that is set */
 	bool report_failed;
 };
 
@@ -117,13 +121,16 @@ void admit_sync(struct admit *a, const struct broker *broker)
 		 "the filter's devices are not right, so it drops nobody: %s%s", strerror(-err),
 		 err == -E2BIG ? "; ssdtf-admit pin --devices-max" : "");
 	log_error("event=admission what=\"%s\"", a->why);
+	a->next_tick_ms = 0; /* the filter learns of it at once */
 }
 
 void admit_ban(struct admit *a, const struct admission_source *source, uint64_t left_ms)
 {
 	int err = a->kernel ? filter_ban(&a->filter, source, left_ms) : 0;
+	static struct log_limit limit;
+	uint64_t left_out;
 
-	if (err)
+	if (err && log_limit_pass(&limit, a->next_tick_ms, &left_out))
 		log_warn("event=admission what=\"a ban is the broker's alone: %s\"",
 			 strerror(-err));
 }
@@ -173,29 +180,42 @@ static unsigned queue_percent(const struct listener_set *listeners)
 	return most;
 }
 
-/*
- * What the filter would drop. Each client that is let in sends one bare ACK before its CONNECT, so
- * those that are more are of such as say nothing.
- */
-static uint64_t rejects(const uint64_t now[ADMISSION_COUNTERS],
-			const uint64_t last[ADMISSION_COUNTERS])
+/* CONNECTs and other first segments that were turned away. */
+static uint64_t turned_away(const uint64_t now[ADMISSION_COUNTERS],
+			    const uint64_t last[ADMISSION_COUNTERS])
 {
-	uint64_t bare = now[ADMISSION_BARE] - last[ADMISSION_BARE];
-	uint64_t ok = now[ADMISSION_OK] - last[ADMISSION_OK];
-	uint64_t n = bare > ok ? bare - ok : 0;
+	uint64_t n = 0;
 
-	for (unsigned i = ADMISSION_NOT_CONNECT; i < ADMISSION_VERDICTS; i++)
+	for (unsigned i = ADMISSION_REPLAYED; i < ADMISSION_VERDICTS; i++)
 		n += now[i] - last[i];
 	return n;
 }
 
-static void look(struct admit *a, const struct listener_set *listeners, uint64_t mono_ms)
+/*
+ * What there was in a second that nobody wants. While the filter enforces it has seen all of it.
+ * Else a bare ACK makes the socket, so that the CONNECT behind it is the broker's to judge; and
+ * bare ACKs without a CONNECT are of such as say nothing, or no MQTT.
+ */
+static uint64_t pressure_of(const struct admit_counts *now, const struct admit_counts *last)
 {
-	uint64_t now[ADMISSION_COUNTERS];
+	uint64_t bare = now->filter[ADMISSION_BARE] - last->filter[ADMISSION_BARE];
+	uint64_t ok = now->broker[ADMISSION_OK] - last->broker[ADMISSION_OK];
+	uint64_t bad = turned_away(now->broker, last->broker);
+	uint64_t silent = bare > ok + bad ? bare - ok - bad : 0;
 
-	filter_counters(&a->filter, now);
-	a->pressure = a->looked ? rejects(now, a->last) : 0;
-	memcpy(a->last, now, sizeof(now));
+	return turned_away(now->filter, last->filter) + bad + silent;
+}
+
+static void look(struct admit *a, const struct broker *b, const struct listener_set *listeners,
+		 uint64_t mono_ms)
+{
+	struct admit_counts now;
+
+	memcpy(now.broker, broker_admission_counters(b), sizeof(now.broker));
+	if (filter_counters(&a->filter, now.filter))
+		return;
+	a->pressure = a->looked ? pressure_of(&now, &a->last) : 0;
+	a->last = now;
 	a->looked = true;
 	if (a->pressure >= a->pressure_max || queue_percent(listeners) >= QUEUE_PERCENT_FULL)
 		a->pressure_until_ms = mono_ms + a->calm_ms;
@@ -208,10 +228,12 @@ static void tick_kernel(struct admit *a, struct broker *b, const struct listener
 	uint32_t flags, before = a->config.flags;
 	int err;
 
-	look(a, listeners, mono_ms);
+	look(a, b, listeners, mono_ms);
 	if (mono_ms >= a->next_walk_ms) {
 		a->next_walk_ms = mono_ms + BANS_WALK_MS;
 		filter_each_ban(&a->filter, NULL, NULL);
+		if (!a->complete)
+			admit_sync(a, b);
 	}
 	flags = a->config.flags = flags_of(a, mono_ms);
 	err = filter_configure(&a->filter, &a->config);
@@ -299,8 +321,8 @@ void admit_status(const struct admit *a, const struct broker *b, struct admit_st
 	};
 	broker_each_ban(b, count_ban, &ret_s->bans);
 	memcpy(ret_s->broker, gate, sizeof(ret_s->broker));
-	if (a->kernel)
-		filter_counters(&a->filter, ret_s->filter);
+	if (a->kernel && filter_counters(&a->filter, ret_s->filter))
+		memset(ret_s->filter, 0, sizeof(ret_s->filter)); /* they are not known now */
 }
 
 void admit_each_rejected(const struct admit *a, const struct broker *b,

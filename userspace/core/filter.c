@@ -4,11 +4,13 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +22,8 @@
 #define BATCH	      1024
 #define NS_PER_MS     1000000ull
 #define NS_PER_SECOND 1000000000ull
+#define LOCK_WAIT_MS  1000
+#define LOCK_STEP_MS  10
 #define SYNACKS	      2 /* a half-open connection lives for 1 + 2 + 4 s: gate.c's PEND_NS */
 
 static const struct {
@@ -54,6 +58,33 @@ void filter_close(struct filter *f)
 			close(f->fds[i]);
 		f->fds[i] = -1;
 	}
+	if (f->lock >= 0)
+		close(f->lock);
+	f->lock = -1;
+}
+
+/* Two brokers would take each other's devices out of the map. One that was killed lets go of its
+ * descriptors some milliseconds later, as with addresses. */
+static int lock_folder(struct filter *f, const char *dir, char why[FILTER_WHY_BYTES])
+{
+	const struct timespec step = { .tv_nsec = LOCK_STEP_MS * NS_PER_MS };
+	int err;
+
+	f->lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (f->lock < 0) {
+		err = -errno;
+		snprintf(why, FILTER_WHY_BYTES, "%s: %s", dir,
+			 err == -ENOENT ? "nothing is pinned there (ssdtf-admit pin)"
+					: strerror(-err));
+		return err;
+	}
+	for (unsigned ms = 0; ms < LOCK_WAIT_MS; ms += LOCK_STEP_MS) {
+		if (!flock(f->lock, LOCK_EX | LOCK_NB))
+			return 0;
+		nanosleep(&step, NULL);
+	}
+	snprintf(why, FILTER_WHY_BYTES, "%s: another broker uses it", dir);
+	return -EBUSY;
 }
 
 /* Maps of another version would be read wrongly. */
@@ -78,11 +109,7 @@ static int open_part(const char *dir, unsigned i, int *ret_fd, char why[FILTER_W
 	fd = bpf_obj_get_opts(path, &how);
 	if (fd < 0) {
 		err = -errno;
-		if (err == -ENOENT && i == FILTER_PROGRAM)
-			snprintf(why, FILTER_WHY_BYTES,
-				 "%s: nothing is pinned there (ssdtf-admit pin)", dir);
-		else
-			snprintf(why, FILTER_WHY_BYTES, "%s: %s", path, strerror(-err));
+		snprintf(why, FILTER_WHY_BYTES, "%s: %s", path, strerror(-err));
 		return err;
 	}
 	if (!fits(fd, i)) {
@@ -95,17 +122,33 @@ static int open_part(const char *dir, unsigned i, int *ret_fd, char why[FILTER_W
 	return 0;
 }
 
+/* The loader has put its own there, and brokers theirs since. */
+static bool same_version(const struct filter *f)
+{
+	struct admission_config config;
+	const __u32 zero = 0;
+
+	return !bpf_map_lookup_elem(f->fds[FILTER_CONFIG], &zero, &config) &&
+	       config.version == ADMISSION_VERSION;
+}
+
 int filter_open(const char *dir, struct filter *ret_f, char why[FILTER_WHY_BYTES])
 {
 	struct filter f = { .cpus = libbpf_num_possible_cpus() };
-	int err = 0;
+	int err;
 
 	/* Not what an earlier run counted from: whom that one put there may be enrolled no more. */
 	hash_random(&f.bundle, sizeof(f.bundle));
 
 	memset(f.fds, -1, sizeof(f.fds));
+	err = lock_folder(&f, dir, why);
 	for (unsigned i = 0; i < FILTER_PARTS && !err; i++)
 		err = open_part(dir, i, &f.fds[i], why);
+	if (!err && !same_version(&f)) {
+		snprintf(why, FILTER_WHY_BYTES,
+			 "%s: is of another version; ssdtf-admit unpin, then pin", dir);
+		err = -EPROTO;
+	}
 	if (!err && f.cpus < 1) {
 		snprintf(why, FILTER_WHY_BYTES, "the number of processors is unknown");
 		err = -EINVAL;
@@ -206,16 +249,26 @@ static int remove_older(struct filter *f, struct batch *b)
 	return 0;
 }
 
+static int put_all(struct filter *f, const struct broker *broker, struct batch *b)
+{
+	*b = (struct batch){ .filter = f };
+	broker_each_device(broker, add_device, b);
+	put_batch(b);
+	return b->err;
+}
+
 int filter_sync(struct filter *f, const struct broker *broker, unsigned *ret_devices)
 {
 	static struct batch b; /* some hundred KiB; the loop is one thread */
 	int err;
 
 	f->bundle++;
-	b = (struct batch){ .filter = f };
-	broker_each_device(broker, add_device, &b);
-	put_batch(&b);
-	err = b.err;
+	err = put_all(f, broker, &b);
+	if (err == -E2BIG) { /* who left may have the room; who is let go here comes right back */
+		err = remove_older(f, &b);
+		if (!err)
+			err = put_all(f, broker, &b);
+	}
 	*ret_devices = b.total;
 	if (!err)
 		err = remove_older(f, &b);
@@ -224,15 +277,6 @@ int filter_sync(struct filter *f, const struct broker *broker, unsigned *ret_dev
 }
 
 /* --- bans ------------------------------------------------------------------------------------- */
-
-int filter_ban(const struct filter *f, const struct admission_source *source, uint64_t left_ms)
-{
-	__u64 until_ns = clock_ns(CLOCK_BOOTTIME) + left_ms * NS_PER_MS;
-	int err = left_ms ? bpf_map_update_elem(f->fds[FILTER_BANS], source, &until_ns, BPF_ANY)
-			  : bpf_map_delete_elem(f->fds[FILTER_BANS], source);
-
-	return err && errno != ENOENT ? -errno : 0;
-}
 
 void filter_each_ban(const struct filter *f,
 		     void (*each)(void *ctx, const struct admission_source *source,
@@ -255,20 +299,44 @@ void filter_each_ban(const struct filter *f,
 	}
 }
 
+static int put_ban(const struct filter *f, const struct admission_source *source, __u64 until_ns)
+{
+	return bpf_map_update_elem(f->fds[FILTER_BANS], source, &until_ns, BPF_ANY) ? -errno : 0;
+}
+
+int filter_ban(const struct filter *f, const struct admission_source *source, uint64_t left_ms)
+{
+	__u64 until_ns = clock_ns(CLOCK_BOOTTIME) + left_ms * NS_PER_MS;
+	int err;
+
+	if (!left_ms)
+		return bpf_map_delete_elem(f->fds[FILTER_BANS], source) && errno != ENOENT ? -errno
+											   : 0;
+	err = put_ban(f, source, until_ns);
+	if (err != -E2BIG)
+		return err;
+	filter_each_ban(f, NULL, NULL); /* those that are over make room */
+	return put_ban(f, source, until_ns);
+}
+
 /* --- what it counted -------------------------------------------------------------------------- */
 
-void filter_counters(const struct filter *f, uint64_t ret_counters[ADMISSION_COUNTERS])
+int filter_counters(const struct filter *f, uint64_t ret_counters[ADMISSION_COUNTERS])
 {
 	__u64 *cpus = calloc((size_t)f->cpus, sizeof(*cpus));
+	uint64_t sums[ADMISSION_COUNTERS] = { 0 };
+	int err = cpus ? 0 : -ENOMEM;
 
-	memset(ret_counters, 0, ADMISSION_COUNTERS * sizeof(*ret_counters));
-	for (__u32 i = 0; cpus && i < ADMISSION_COUNTERS; i++) {
+	for (__u32 i = 0; !err && i < ADMISSION_COUNTERS; i++) {
 		if (bpf_map_lookup_elem(f->fds[FILTER_COUNTERS], &i, cpus))
-			continue;
-		for (int cpu = 0; cpu < f->cpus; cpu++)
-			ret_counters[i] += cpus[cpu];
+			err = -errno;
+		for (int cpu = 0; !err && cpu < f->cpus; cpu++)
+			sums[i] += cpus[cpu];
 	}
 	free(cpus);
+	if (!err)
+		memcpy(ret_counters, sums, sizeof(sums));
+	return err;
 }
 
 void filter_each_rejected(const struct filter *f,

@@ -31,10 +31,12 @@ enum filter_part {
 struct filter {
 	int fds[FILTER_PARTS];
 	int cpus;
+	int lock;	 /* on the folder of the pins: they are one broker's */
 	uint32_t bundle; /* counts filter_sync(), from a random number on */
 };
 
-/* -ENOENT: nothing is pinned in dir; -EPROTO: of another version; -errno. why is one line then. */
+/* -ENOENT: nothing is pinned in dir; -EPROTO: of another version; -EBUSY: another broker uses it;
+ * -errno. why is one line then. */
 int filter_open(const char *dir, struct filter *ret_f, char why[FILTER_WHY_BYTES]) must_check;
 void filter_close(struct filter *f);
 
@@ -57,7 +59,7 @@ void filter_each_ban(const struct filter *f,
 				  uint64_t left_ms),
 		     void *ctx);
 
-void filter_counters(const struct filter *f, uint64_t ret_counters[ADMISSION_COUNTERS]);
+int filter_counters(const struct filter *f, uint64_t ret_counters[ADMISSION_COUNTERS]) must_check;
 /* Their addresses may be forged. */
 void filter_each_rejected(const struct filter *f,
 			  void (*each)(void *ctx, const struct admission_source *source,

@@ -109,6 +109,10 @@ int listener_start(struct listener_set *s)
 	for (unsigned i = 0; i < s->n; i++)
 		if (listen(s->all[i].fd, LISTENER_BACKLOG))
 			return -errno;
+	/* Behind listen(), which may switch it on: the admission filter judges no SYN. Where there
+	 * is no Fast Open, there is nothing to switch off. */
+	for (unsigned i = 0; i < s->n; i++)
+		(void)set(s->all[i].fd, IPPROTO_TCP, TCP_FASTOPEN, 0);
 	s->started = true;
 	return 0;
 }

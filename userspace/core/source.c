@@ -31,14 +31,14 @@ int source_parse(struct bytes text, struct admission_source *ret_s)
 	memcpy(host, text.p, text.n);
 	host[text.n] = '\0';
 	if (inet_pton(AF_INET6, host, s.address) == 1) {
-		if (!is_v4(&s))
+		if (!admission_source_is_host(s.address))
 			memset(s.address + PREFIX_BYTES, 0, sizeof(s.address) - PREFIX_BYTES);
 	} else {
 		memcpy(s.address, v4_mapped, sizeof(v4_mapped));
 		if (inet_pton(AF_INET, host, s.address + sizeof(v4_mapped)) != 1)
 			return -EINVAL;
 	}
-	if (prefixed && is_v4(&s))
+	if (prefixed && admission_source_is_host(s.address))
 		return -EINVAL;
 	*ret_s = s;
 	return 0;
@@ -52,6 +52,10 @@ char *source_text(const struct admission_source *s, char out[SOURCE_TEXT_BYTES_M
 	if (is_v4(s)) {
 		(void)inet_ntop(AF_INET, s->address + sizeof(v4_mapped), out,
 				SOURCE_TEXT_BYTES_MAX); /* it has room */
+		return out;
+	}
+	if (admission_source_is_host(s->address)) {
+		(void)inet_ntop(AF_INET6, s->address, out, SOURCE_TEXT_BYTES_MAX); /* likewise */
 		return out;
 	}
 	memcpy(prefix, s->address, PREFIX_BYTES);
