@@ -30,6 +30,7 @@ def setup():
                  "admission-pins": os.path.join(g.base, "no-pins")}
     g.scope("plant", "plant/#")
     g.device("dev-1", "plant")
+    g.enrol("manager", "boss")
     g.start()
     tap.after_each(g.mend)
 
@@ -350,6 +351,35 @@ def second_broker():
     g.stop()
 
 
+def sys_values(s):
+    """What came under $SYS/broker/admission/, signed by the broker, by the topic's end."""
+    prefix, values = "$SYS/broker/admission/", {}
+    for p in s.others:
+        if p.type == mqtt.PUBLISH and p.topic.startswith(prefix):
+            body, _ = s.party.from_broker(p.topic, p.first, p.payload)
+            values[p.topic[len(prefix):]] = int(body[:-36])  # before R_b and n
+    return values
+
+
+@tap.test
+def sys_topics():
+    "$SYS/broker/admission/... has the same counters, for a manager and nobody else"
+    g.start()
+    gets_in("127.0.0.61")
+    with mqtt.Session(g.address, g.party("dev-1")) as d:
+        tap.equal(d.subscribe("$SYS/broker/admission/#"), [0x80], "SUBACK to a device")
+    with mqtt.Session(g.address, g.party("boss")) as boss:
+        tap.equal(boss.subscribe("$SYS/broker/admission/#"), [1], "SUBACK to a manager")
+        boss.wait_for(lambda: sys_values(boss).get("broker/ok", 0) >= 3, "three tokens that hold",
+                      30)
+        values = sys_values(boss)
+        shown = ctl_json("show", "--once")
+        tap.equal({n[len("broker/"):] for n in values if n.startswith("broker/")},
+                  set(shown["broker"]), "names")
+        tap.equal((values["kernel"], values["bans"]), (0, 0), "no filter, no ban")
+    g.stop()
+
+
 def start_with_filter():
     """In namespaces of the rest of this program's own."""
     try:
@@ -379,12 +409,12 @@ def with_filter():
             c.send(mqtt.connect("dev-1"))
             tap.equal(len(c.closes()), 1, "packets to who has no token")
     j = ctl_json("show", "--once")
-    tap.equal((j["kernel"], j["why"], j["devices"]), (True, "", 1), "JSON")
+    tap.equal((j["kernel"], j["why"], j["devices"]), (True, "", 2), "JSON")
     tap.equal((j["filter"]["ok"], j["filter"]["no_token"], j["filter"]["told"]), (1, 3, 3),
               "the filter's counters: %r" % j["filter"])
     text = ctl("show", "--once")
     tap.true("kernel    on: the filter drops what is rejected" in text, text)
-    tap.true("devices   1 in the filter" in text, text)
+    tap.true("devices   2 in the filter" in text, text)
     tap.equal(ctl_json("sources")["sources"],
               [{"source": "127.0.0.52", "rejected": 3, "last": "no_token"}], "sources")
     ctl("ban", "127.0.0.51", "60")

@@ -17,6 +17,7 @@ CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT = 8, 9, 10, 11, 12, 13, 14
 
 WAIT = 10.0 * tap.SCALE  # seconds for what must come
+KEEPALIVE = 60 * tap.SCALE  # seconds, of sessions that a test may leave alone for a while
 
 
 class Closed(Exception):
@@ -47,7 +48,7 @@ def connect_flags(clean, will=None):
     return flags
 
 
-def connect(client_id, user_name=None, password=None, clean=True, keepalive=60, will=None,
+def connect(client_id, user_name=None, password=None, clean=True, keepalive=KEEPALIVE, will=None,
             level=4, flags=None):
     if flags is None:
         flags = connect_flags(clean, will)
@@ -210,7 +211,7 @@ class Session(Connection):
     """An authenticated party. What arrives is verified and sorted into acked, errors, deliveries,
     others, in order of arrival; log has all of it."""
 
-    def __init__(self, address, party, clean=True, keepalive=60, will=None, auto_ack=True,
+    def __init__(self, address, party, clean=True, keepalive=KEEPALIVE, will=None, auto_ack=True,
                  authenticate=True, source=None):
         super().__init__(address, source)
         self.party, self.clean, self.keepalive, self.will = party, clean, keepalive, will
@@ -307,7 +308,7 @@ class Session(Connection):
             if kind != 1 or e.r_b != self.r_b or e.n != len(self.errors) + 1:
                 raise ssdtf.Refused("an error that is not of this session, or not the next")
             self.errors.append(e)
-        elif p.type == PUBLISH and not p.topic.startswith("$SSDTF/"):
+        elif p.type == PUBLISH and not p.topic.startswith(("$SSDTF/", "$SYS/")):
             self.deliveries.append(Delivery(p, self.party.open(p.topic, p.first, p.payload)))
             if p.qos and self.auto_ack:
                 self.send(puback(p.packet_id))
