@@ -249,7 +249,7 @@ static __always_inline __u32 judge_connect(struct __sk_buff *skb, const struct a
 	from.sequence = *(const __u32 *)(s->tcp + 4);
 	from.port = *(const __u16 *)s->tcp;
 	__builtin_memcpy(&from.source, &s->source, sizeof(from.source));
-	return admission_weigh(skb, &claim, c, s->now_ns, 1, &from);
+	return admission_weigh(skb, &claim, c, s->now_ns, &from);
 }
 
 static __always_inline __u32 judge(struct __sk_buff *skb, const struct admission_config *c,

@@ -204,11 +204,11 @@ ADMISSION_INLINE int admission_slot_fits(__u32 slot, __u32 now)
 	return apart <= ADMISSION_SLOT_EITHER_WAY;
 }
 
-/* c was parsed; segment says where it came from. rate: is the device's rate to be looked at? */
+/* c was parsed; segment says where it came from. */
 ADMISSION_INLINE enum admission_verdict admission_weigh(ADMISSION_PACKET *p,
 							const struct admission_claim *c,
 							const struct admission_config *config,
-							__u64 now_ns, int rate,
+							__u64 now_ns,
 							const struct admission_seen *segment)
 {
 	__u64 slot_now =
@@ -240,7 +240,7 @@ ADMISSION_INLINE enum admission_verdict admission_weigh(ADMISSION_PACKET *p,
 	if (seen)
 		return seen > 0 ? ADMISSION_OK_AGAIN : ADMISSION_REPLAYED;
 	/* Behind the look at what was seen: a replay must not use up its device's rate. */
-	if (rate && !admission_fits(tat, now_ns, limit))
+	if (!admission_fits(tat, now_ns, limit))
 		return ADMISSION_RATE;
 	return admission_remember(p, tag, segment) ? ADMISSION_REPLAYED : ADMISSION_OK;
 }

@@ -343,7 +343,7 @@ static enum admission_verdict gate(struct fixture_admission *f, struct bytes in)
 	uint64_t now_ms = boot_ns() / NS_PER_MS;
 	struct gate_now now = { now_ms, f->config.wall_offset_ns / NS_PER_MS + now_ms };
 
-	return gate_judge(&f->gate, now, in, true);
+	return gate_judge(&f->gate, now, in);
 }
 
 /* A connection of its own: its SYN was seen, its CONNECT is what is asked about. */

@@ -1090,6 +1090,40 @@ TEST(listener_without_descriptors_waits_and_does_not_spin)
 	}
 }
 
+/* By this, admission knows that it is time to enforce. */
+TEST(listener_knows_how_full_its_queue_is)
+{
+	struct taken taken = { .n = 0 };
+	struct listener_set set;
+	struct address a, bound[2];
+	int clients[3];
+	struct ring r;
+
+	ASSERT_EQ(ring_init(&r, 64, 256), 0);
+	listener_set_init(&set, &r, on_accept, &taken);
+	ASSERT_EQ(address_parse("127.0.0.1:0", &a), 0);
+	ASSERT_EQ(listener_add(&set, &a, &bound[0]), 0);
+	ASSERT_EQ(listener_add(&set, &a, &bound[1]), 0);
+	ASSERT_EQ(listener_queue_percent(&set), 0);
+	ASSERT_EQ(listener_start(&set), 0);
+	ASSERT_EQ(option_of(set.all[0].fd, IPPROTO_TCP, TCP_FASTOPEN), 0);
+	ASSERT_EQ(listen(set.all[1].fd, 4), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		ASSERT_EQ(listener_queue_percent(&set), 25 * i);
+		clients[i] = tcp_connect(&bound[1]);
+	}
+	ASSERT_EQ(listener_queue_percent(&set), 75);
+	while (taken.n < 3)
+		listen_turn(&r, &set, false);
+	ASSERT_EQ(listener_queue_percent(&set), 0);
+	ring_deinit(&r);
+	listener_set_deinit(&set);
+	for (unsigned i = 0; i < 3; i++) {
+		close(taken.fds[i]);
+		close(clients[i]);
+	}
+}
+
 /* --- around them ------------------------------------------------------------------------------ */
 
 TEST(address_reads_what_it_writes)

@@ -218,8 +218,6 @@ void broker_stats(const struct broker *b, struct broker_stats *ret_s);
 
 /* --- admission ------------------------------------------------------------------------------ */
 
-/* Does a filter in the kernel drop what is not admitted? Then a device's rate is its business. */
-void broker_admission_filtered(struct broker *b, bool filtered);
 /* How often each verdict was given, and what was done: ADMISSION_COUNTERS of them. */
 const uint64_t *broker_admission_counters(const struct broker *b);
 /* Each enrolled party as the filter has to know it; key holds a secret. */

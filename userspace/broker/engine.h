@@ -48,7 +48,6 @@ struct broker {
 	struct control control;
 	struct sys sys;
 	struct gate gate;
-	bool filtered; /* a filter in the kernel looks at the rates of devices */
 	struct broker_stats stats;
 };
 

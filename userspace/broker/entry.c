@@ -53,7 +53,7 @@ void entry_judge(struct broker_conn *c, struct bytes packet)
 
 	c->verdict = ADMISSION_OK;
 	if (looks(b))
-		c->verdict = gate_judge(&b->gate, now_of(b), packet, !b->filtered);
+		c->verdict = gate_judge(&b->gate, now_of(b), packet);
 }
 
 bool entry_admitted(const struct broker_conn *c)
@@ -118,11 +118,6 @@ void entry_passed(struct broker_conn *c)
 }
 
 /* --- for the owner ---------------------------------------------------------------------------- */
-
-void broker_admission_filtered(struct broker *b, bool filtered)
-{
-	b->filtered = filtered;
-}
 
 const uint64_t *broker_admission_counters(const struct broker *b)
 {

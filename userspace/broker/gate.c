@@ -68,6 +68,7 @@ void gate_init(struct gate *g, struct pool *pool, const struct broker_limits *li
 	memset(g, 0, sizeof(*g));
 	g->pool = pool;
 	gate_config(limits, &g->config);
+	g->config.device.burst *= 2;
 	list_init(&g->seen_by_use);
 	list_init(&g->sources_by_use);
 }
@@ -176,7 +177,7 @@ static int admission_remember(const struct gate_packet *p, uint64_t tag,
 
 /* --- judging ---------------------------------------------------------------------------------- */
 
-enum admission_verdict gate_judge(struct gate *g, struct gate_now now, struct bytes in, bool rate)
+enum admission_verdict gate_judge(struct gate *g, struct gate_now now, struct bytes in)
 {
 	struct gate_packet p = { g, in };
 	struct admission_claim claim = { 0 };
@@ -186,7 +187,7 @@ enum admission_verdict gate_judge(struct gate *g, struct gate_now now, struct by
 	g->config.wall_offset_ns = now.wall_ms * NS_PER_MS - now_ns;
 	verdict = admission_parse(&p, 0, (uint32_t)in.n, &claim);
 	if (verdict == ADMISSION_OK)
-		verdict = admission_weigh(&p, &claim, &g->config, now_ns, rate, NULL);
+		verdict = admission_weigh(&p, &claim, &g->config, now_ns, NULL);
 	g->counters[verdict]++;
 	return verdict;
 }

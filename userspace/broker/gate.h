@@ -53,16 +53,17 @@ struct gate_now {
 /* The rates that these limits mean, for the filter as well. Offset and flags are 0. */
 void gate_config(const struct broker_limits *l, struct admission_config *ret_config);
 
-/* find_device is to be set before anything is judged. */
+/* find_device is to be set before anything is judged. Devices may come in twice the number at once
+ * that the filter lets in: what it let in one by one may be read here at once, after a pause of
+ * ours. */
 void gate_init(struct gate *g, struct pool *pool, const struct broker_limits *limits);
 void gate_deinit(struct gate *g);
 
 /* The source of a peer's address: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 struct admission_source gate_source_of(const uint8_t address[16]);
 
-/* in: a CONNECT must begin it and be there whole. rate: does the device's rate
- * count, or did the filter look at it already? Counts the verdict. */
-enum admission_verdict gate_judge(struct gate *g, struct gate_now now, struct bytes in, bool rate);
+/* in: a CONNECT must begin it and be there whole. Counts the verdict. */
+enum admission_verdict gate_judge(struct gate *g, struct gate_now now, struct bytes in);
 
 /* Is there still an answer for a rejected CONNECT of this source, or is it closed in silence? */
 bool gate_may_tell(struct gate *g, struct gate_now now, const struct admission_source *s,

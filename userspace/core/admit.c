@@ -2,12 +2,9 @@
 #include "userspace/core/admit.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "userspace/base/log.h"
 #include "userspace/broker/gate.h"
@@ -162,24 +159,6 @@ static uint32_t flags_of(const struct admit *a, uint64_t mono_ms)
 	return flags;
 }
 
-/* How full is the fullest accept queue, in percent? For a listener, TCP_INFO has it there. */
-static unsigned queue_percent(const struct listener_set *listeners)
-{
-	unsigned most = 0;
-
-	for (unsigned i = 0; i < listeners->n; i++) {
-		struct tcp_info info;
-		socklen_t n = sizeof(info);
-
-		if (getsockopt(listeners->all[i].fd, IPPROTO_TCP, TCP_INFO, &info, &n) ||
-		    !info.tcpi_sacked)
-			continue;
-		if (info.tcpi_unacked * 100 / info.tcpi_sacked > most)
-			most = info.tcpi_unacked * 100 / info.tcpi_sacked;
-	}
-	return most;
-}
-
 /* CONNECTs and other first segments that were turned away. */
 static uint64_t turned_away(const uint64_t now[ADMISSION_COUNTERS],
 			    const uint64_t last[ADMISSION_COUNTERS])
@@ -217,7 +196,8 @@ static void look(struct admit *a, const struct broker *b, const struct listener_
 	a->pressure = a->looked ? pressure_of(&now, &a->last) : 0;
 	a->last = now;
 	a->looked = true;
-	if (a->pressure >= a->pressure_max || queue_percent(listeners) >= QUEUE_PERCENT_FULL)
+	if (a->pressure >= a->pressure_max ||
+	    listener_queue_percent(listeners) >= QUEUE_PERCENT_FULL)
 		a->pressure_until_ms = mono_ms + a->calm_ms;
 }
 
@@ -241,7 +221,6 @@ static void tick_kernel(struct admit *a, struct broker *b, const struct listener
 		log_error("event=admission what=\"config: %s\"", strerror(-err));
 		return;
 	}
-	broker_admission_filtered(b, flags & ADMISSION_ENFORCE);
 	if ((flags ^ before) & ADMISSION_ENFORCE)
 		log_info("event=admission enforcing=%s rejects_per_second=%llu",
 			 flags & ADMISSION_ENFORCE ? "yes" : "no", (unsigned long long)a->pressure);

@@ -153,6 +153,23 @@ uint64_t listener_wait_ms(const struct listener_set *s)
 	return wait_ms;
 }
 
+/* Of a listener, TCP_INFO has its queue and that queue's limit where it has segments of others. */
+unsigned listener_queue_percent(const struct listener_set *s)
+{
+	unsigned most = 0;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		struct tcp_info info;
+		socklen_t n = sizeof(info);
+
+		if (getsockopt(s->all[i].fd, IPPROTO_TCP, TCP_INFO, &info, &n) || !info.tcpi_sacked)
+			continue;
+		if (info.tcpi_unacked * 100 / info.tcpi_sacked > most)
+			most = info.tcpi_unacked * 100 / info.tcpi_sacked;
+	}
+	return most;
+}
+
 void listener_stop(struct listener_set *s)
 {
 	s->stopping = true;

@@ -50,6 +50,8 @@ int listener_start(struct listener_set *s) must_check;
 /* Arms what is to be armed. released: a descriptor was closed since the last turn. */
 void listener_turn(struct listener_set *s, uint64_t now_ms, bool released);
 uint64_t listener_wait_ms(const struct listener_set *s);
+/* How full is the fullest accept queue? */
+unsigned listener_queue_percent(const struct listener_set *s);
 /* Takes no connection any more; those in the kernel's queue are reset. */
 void listener_stop(struct listener_set *s);
 
