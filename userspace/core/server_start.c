@@ -346,8 +346,8 @@ static void start_listening(struct server *s)
 		n += (size_t)snprintf(line + n, sizeof(line) - n, " %s",
 				      address_text(&s->bound[i], text));
 	n += (size_t)snprintf(line + n, sizeof(line) - n, "\n");
+	admit_say(s->admit);		      /* before the line that others wait for */
 	(void)!write(STDERR_FILENO, line, n); /* nobody is left to tell */
-	admit_say(s->admit);
 	notify_state("READY=1");
 }
 
