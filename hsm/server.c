@@ -290,7 +290,8 @@ static enum hsm_status run_in_token(struct server *s, const struct hsm_job_wire 
 
 		switch (rc) {
 		case 0:
-			if (j->op != HSM_STATUS)
+			/* A status says so where it is what mended the token: nobody else will. */
+			if (j->op != HSM_STATUS || rungs)
 				works(s);
 			return HSM_OK;
 		case -ENOENT:
