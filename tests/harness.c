@@ -29,12 +29,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_SKIP	  4 /* as kselftest's KSFT_SKIP */
-#define NAME_BYTES_MAX	  256
-#define MESSAGE_BYTES_MAX 1024
-#define SHOWN_BYTES_MAX	  32
-#define TIMEOUT_SCALE_MAX 1000
-#define WAIT_STEP_NS	  200000000L
+#define EXIT_SKIP	   4 /* as kselftest's KSFT_SKIP */
+#define NAME_BYTES_MAX	   256
+#define MESSAGE_BYTES_MAX  1024
+#define SHOWN_BYTES_MAX	   32
+#define TIMEOUT_SCALE_MAX  1000
+#define LOW_EFFORT_DIVISOR 4
+#define WAIT_STEP_NS	   200000000L
 
 /* Shared between the harness and the one test that runs. */
 struct report {
@@ -48,6 +49,7 @@ static struct harness_variant *variants, **variants_tail = &variants;
 static struct report *report;
 static uint64_t seed, random_state;
 static unsigned timeout_scale = 1;
+static bool low_effort;
 static const char *pattern;
 
 /* Of the child: where a fatal assertion of its first thread goes. */
@@ -118,6 +120,13 @@ static void __attribute__((noreturn)) end_test(int status)
 		longjmp(test_end, 1);
 	fflush(stdout);
 	_exit(status);
+}
+
+unsigned harness_rounds(unsigned full)
+{
+	unsigned rounds = low_effort ? full / LOW_EFFORT_DIVISOR : full;
+
+	return rounds ? rounds : 1;
 }
 
 void harness_fail(const char *file, int line, bool fatal, const char *fmt, ...)
@@ -409,6 +418,7 @@ static uint64_t parse_number(const char *what, const char *s, uint64_t max)
 static void read_environment(void)
 {
 	const char *s = getenv("SSDTF_SEED"), *scale = getenv("HARNESS_TIMEOUT_SCALE");
+	const char *effort = getenv("TESTS_EFFORT");
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
@@ -420,6 +430,7 @@ static void read_environment(void)
 			(unsigned)parse_number("HARNESS_TIMEOUT_SCALE", scale, TIMEOUT_SCALE_MAX);
 	if (!timeout_scale)
 		timeout_scale = 1;
+	low_effort = effort && !strcmp(effort, "low");
 }
 
 static void prepare(void)

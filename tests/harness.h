@@ -56,6 +56,13 @@ uint64_t harness_seed(void);
  */
 uint64_t harness_random(void);
 
+/*
+ * How often a test is to do what it would do `full` times: as often, or a quarter of that (and at
+ * least once) under TESTS_EFFORT=low, for machines that are slow. For repetitions of one and the
+ * same check alone, such as the steps of a random walk: every kind of check is made either way.
+ */
+unsigned harness_rounds(unsigned full);
+
 void harness_fail(const char *file, int line, bool fatal, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 void harness_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));

@@ -21,6 +21,15 @@ tap_skip() {
 	echo "ok $tap_count - $1 # SKIP $2"
 }
 
+# tap_rounds FULL: how often to do what is done FULL times, as harness_rounds() of tests/harness.h.
+tap_rounds() {
+	if [[ ${TESTS_EFFORT-} == low ]]; then
+		echo $(($1 < 4 ? 1 : $1 / 4))
+	else
+		echo "$1"
+	fi
+}
+
 # Standard input as comments.
 tap_note() {
 	sed 's/^/# /'

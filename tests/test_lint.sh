@@ -6,6 +6,13 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . tests/tap.sh
 
+for tool in git clang-format cppcheck; do
+	if ! command -v "$tool" >/dev/null; then
+		echo "1..0 # SKIP $tool is not here; the source is the same on every machine"
+		exit 4
+	fi
+done
+
 repo=$PWD
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

@@ -15,7 +15,7 @@ import ssdtf
 import tap
 from clients import Pub, Sub
 
-CRASHES = int(os.environ.get("CRASHES", "10"))
+CRASHES = int(os.environ.get("CRASHES", tap.rounds(10)))
 SENDERS = 4
 IN_FLIGHT = 60  # below the 128 of a replay window, with what is sent again behind it
 
@@ -116,7 +116,7 @@ def one_crash(senders, counts):
     live.subscribe("plant/crash/#")
     for s in senders:
         s.start()
-    took = rnd.uniform(0.05, 0.6)
+    took = rnd.uniform(0.05, 0.6) * tap.SCALE
     end = time.monotonic() + took
     while time.monotonic() < end:
         try:

@@ -22,7 +22,7 @@ import tap
 from clients import Pub, Sub
 
 SECONDS = int(os.environ.get("SOAK_SECONDS", "15"))
-PAIRS = int(os.environ.get("SOAK_PAIRS", "100"))
+PAIRS = int(os.environ.get("SOAK_PAIRS", tap.rounds(100)))
 RATE = float(os.environ.get("SOAK_RATE", "2"))
 REKEY = int(os.environ.get("SOAK_REKEY", "5"))
 KILL_EVERY_S = 2.0

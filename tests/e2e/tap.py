@@ -28,6 +28,11 @@ between = []  # called behind each test
 notes = []  # functions that print what helps to understand a failure
 
 
+def rounds(full):
+    """How often to do what is done full times, as harness_rounds() of tests/harness.h."""
+    return max(1, full // 4) if os.environ.get("TESTS_EFFORT") == "low" else full
+
+
 class TimedOut(Exception):
     pass
 
