@@ -126,21 +126,28 @@ static bool is_capable(unsigned capability)
 	return sets[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability);
 }
 
+static void not_permitted(void) noreturn_fn;
+static void not_permitted(void)
+{
+	exit_with(EX_NOPERM, "the kernel does not let us load the filter: it takes CAP_BPF and "
+			     "CAP_PERFMON; run it as root");
+}
+
 static struct load *load_or_exit(uint32_t devices_max)
 {
 	struct load *l;
 	const char *why;
-	int err = load_new(devices_max, &l, &why);
+	int err;
 
+	/* Without CAP_PERFMON some verifiers refuse only after minutes of thought. */
+	if (!is_capable(CAP_BPF) || !is_capable(CAP_PERFMON))
+		not_permitted();
+	err = load_new(devices_max, &l, &why);
 	switch (-err) {
 	case 0:
 		return l;
 	case EPERM:
-	case EACCES: /* the verifier's word where CAP_PERFMON is missing */
-		if (err == -EACCES && is_capable(CAP_PERFMON))
-			break;
-		exit_with(EX_NOPERM, "the kernel does not let us load the filter: it takes CAP_BPF "
-				     "and CAP_PERFMON; run it as root");
+		not_permitted();
 	case ENOSYS:
 		exit_with(EX_UNAVAILABLE, "this kernel has no BPF; the broker checks admission by "
 					  "itself then");
