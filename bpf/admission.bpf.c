@@ -296,14 +296,30 @@ static __always_inline int act(const struct admission_config *c, const struct se
 	return pass;
 }
 
+/* An accepted socket, which inherited the filter from its listener. */
+static __always_inline int is_child(const struct __sk_buff *skb)
+{
+	const struct bpf_sock *sk = skb->sk;
+
+	return sk && sk->state != STATE_LISTEN;
+}
+
+/* What each judgement begins with. NULL: it is no segment. */
+static __always_inline const struct admission_config *begin(struct __sk_buff *skb, __u32 base,
+							    struct segment *s)
+{
+	__u32 zero = 0;
+	const struct admission_config *c = bpf_map_lookup_elem(&config, &zero);
+
+	return c && !read_segment(skb, base, s) ? c : 0;
+}
+
 static __always_inline int filter_at(struct __sk_buff *skb, __u32 base, __u32 *ret_verdict)
 {
-	const struct admission_config *c;
 	struct segment s;
-	__u32 zero = 0;
+	const struct admission_config *c = begin(skb, base, &s);
 
-	c = bpf_map_lookup_elem(&config, &zero);
-	if (!c || read_segment(skb, base, &s))
+	if (!c)
 		return DROP;
 	*ret_verdict = judge(skb, c, &s);
 	return act(c, &s, *ret_verdict) ? PASS : DROP;
@@ -312,10 +328,9 @@ static __always_inline int filter_at(struct __sk_buff *skb, __u32 base, __u32 *r
 SEC("socket")
 int filter(struct __sk_buff *skb)
 {
-	const struct bpf_sock *sk = skb->sk;
 	__u32 verdict;
 
-	if (sk && sk->state != STATE_LISTEN)
+	if (is_child(skb))
 		return PASS;
 	return filter_at(skb, 0, &verdict);
 }
@@ -342,12 +357,10 @@ static __always_inline __u32 judge_other(const struct admission_config *c, const
 
 static __always_inline int filter_other_at(struct __sk_buff *skb, __u32 base, __u32 *ret_verdict)
 {
-	const struct admission_config *c;
 	struct segment s;
-	__u32 zero = 0;
+	const struct admission_config *c = begin(skb, base, &s);
 
-	c = bpf_map_lookup_elem(&config, &zero);
-	if (!c || read_segment(skb, base, &s))
+	if (!c)
 		return DROP;
 	*ret_verdict = judge_other(c, &s);
 	if (*ret_verdict == ADMISSION_STRAY)
@@ -358,10 +371,9 @@ static __always_inline int filter_other_at(struct __sk_buff *skb, __u32 base, __
 SEC("socket")
 int filter_other(struct __sk_buff *skb)
 {
-	const struct bpf_sock *sk = skb->sk;
 	__u32 verdict;
 
-	if (sk && sk->state != STATE_LISTEN)
+	if (is_child(skb))
 		return PASS;
 	return filter_other_at(skb, 0, &verdict);
 }
