@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "bench/flooder.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/dial.h"
 #include "bench/lab.h"
 #include "userspace/base/log.h"
 
@@ -79,24 +79,16 @@ void flooder_pace_report(const struct flooder_pace *p, struct flooder_state *s)
 
 static int dial(struct flooder *f, int *ret_fd)
 {
-	struct sockaddr_in from = { .sin_family = AF_INET };
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(f->o->port) };
 	const struct linger rst = { 1, 0 }; /* close() sends RST */
-	const int one = 1;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	uint32_t source = LAB_BOGUS + (uint32_t)(f->number++ % LAB_BOGUS_N);
+	int fd, err = dial_from(source, f->o->port, &fd);
 
-	if (fd < 0)
-		return -errno;
-	from.sin_addr.s_addr = htonl(LAB_BOGUS + (uint32_t)(f->number++ % LAB_BOGUS_N));
-	to.sin_addr.s_addr = htonl(LAB_SERVER);
-	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst)) ||
-	    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one)) ||
-	    bind(fd, (struct sockaddr *)&from, sizeof(from)) ||
-	    (connect(fd, (struct sockaddr *)&to, sizeof(to)) && errno != EINPROGRESS)) {
-		int ret = -errno;
-
+	if (err)
+		return err;
+	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst))) {
+		err = -errno;
 		(void)close(fd);
-		return ret;
+		return err;
 	}
 	*ret_fd = fd;
 	return 0;

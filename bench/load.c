@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "bench/load.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/dial.h"
 #include "userspace/base/log.h"
 #include "userspace/mqtt/packet.h"
 
@@ -193,23 +193,15 @@ static struct device *rested_device(struct load *l, uint64_t now)
 /* Each from the next address, so that closed connections' ports do not run out. */
 static int dial(struct load *l, int *ret_fd)
 {
-	struct sockaddr_in from = { .sin_family = AF_INET };
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(l->o->port) };
 	const int one = 1;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd, err = dial_from(LAB_GOOD + l->source_next++ % LAB_GOOD_N, l->o->port, &fd);
 
-	if (fd < 0)
-		return -errno;
-	from.sin_addr.s_addr = htonl(LAB_GOOD + l->source_next++ % LAB_GOOD_N);
-	to.sin_addr.s_addr = htonl(LAB_SERVER);
-	if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one)) ||
-	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) ||
-	    bind(fd, (struct sockaddr *)&from, sizeof(from)) ||
-	    (connect(fd, (struct sockaddr *)&to, sizeof(to)) && errno != EINPROGRESS)) {
-		int ret = -errno;
-
+	if (err)
+		return err;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))) {
+		err = -errno;
 		(void)close(fd);
-		return ret;
+		return err;
 	}
 	*ret_fd = fd;
 	return 0;
