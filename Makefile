@@ -7,6 +7,8 @@
 O ?= build
 V ?= 0
 .DELETE_ON_ERROR:
+# No rule but those below: a built-in one would link bench/flood, a folder, from what an old .d names.
+MAKEFLAGS += --no-builtin-rules
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2))
 
@@ -38,7 +40,7 @@ CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
 # tools/lint reads these lines too.
 LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
 	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
-	userspace/ctl bench
+	userspace/ctl bench/lab bench/flood bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -53,8 +55,10 @@ DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto 
 	bpf
 DEPS_userspace/admit := userspace/base bpf
 DEPS_userspace/ctl := userspace/core userspace/base bpf
-DEPS_bench := userspace/client/lib userspace/bundle userspace/crypto userspace/mqtt userspace/base \
-	bpf
+DEPS_bench/lab := userspace/client/lib userspace/bundle userspace/crypto userspace/mqtt \
+	userspace/base bpf
+DEPS_bench/flood := bench/lab $(DEPS_bench/lab)
+DEPS_bench := bench/flood bench/lab $(DEPS_bench/lab)
 
 LIBS_userspace/crypto := -lcrypto
 LIBS_hsm :=
@@ -63,7 +67,7 @@ LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lbpf -lpthread
 LIBS_userspace/manager := -lsqlite3
 LIBS_userspace/client := -lmosquitto
 LIBS_userspace/admit := -lbpf
-LIBS_bench := -lbpf -ljansson -lm
+LIBS_bench/lab := -lbpf -ljansson -lm
 
 archive = $(O)/lib/lib$(subst /,-,$(1)).a
 # Archives of a folder and all beneath it, in link order, and their libraries.

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "bench/flood.h"
+#include "bench/flood/flood.h"
 #include "userspace/base/log.h"
 
 static const struct command {
