@@ -822,6 +822,63 @@ TEST(pool_blocks_do_not_overlap)
 	pool_deinit(&p);
 }
 
+/* A block of each class and around it: aligned, its own, and of at most a quarter more bytes. */
+TEST(pool_classes_fit)
+{
+	struct pool p;
+
+	pool_init(&p);
+	for (size_t n = 1; n < 600u << 10; n += 1 + n / 16) {
+		uint8_t *b = pool_alloc(&p, n);
+
+		ASSERT_TRUE(b);
+		ASSERT_EQ((uintptr_t)b % 16, 0);
+		memset(b, 0xa5, n);
+		ASSERT_GE(p.bytes_out, n);
+		ASSERT_LE(p.bytes_out, n <= 64 ? 64 : n + n / 4 + 16);
+		pool_free(&p, b);
+		ASSERT_EQ(p.bytes_out, 0);
+	}
+	pool_deinit(&p);
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+#define POOL_KEEPS false /* pool.h: then every block is malloc's own */
+#else
+#define POOL_KEEPS true
+#endif
+
+/* What came back serves the next, and what is too much of it goes back to the system. */
+TEST(pool_keeps_what_it_may)
+{
+	enum { BLOCKS = 40000, BYTES = 1000 };
+	void **blocks = calloc(BLOCKS, sizeof(*blocks));
+	uint64_t mallocs = 0;
+	struct pool p;
+
+	if (!POOL_KEEPS) {
+		free(blocks);
+		SKIP("the pool keeps nothing under the address sanitizer");
+	}
+	ASSERT_TRUE(blocks);
+	pool_init(&p);
+	for (unsigned round = 0; round < 3; round++) {
+		unsigned n = round == 0 ? BLOCKS : BLOCKS / 10; /* 40 MB, then 4 MB */
+
+		for (unsigned i = 0; i < n; i++)
+			ASSERT_TRUE(blocks[i] = pool_alloc(&p, BYTES));
+		for (unsigned i = 0; i < n; i++)
+			pool_free(&p, blocks[i]);
+		ASSERT_LE(p.kept, POOL_KEPT_BYTES_MAX);
+		ASSERT_GE(p.kept, BLOCKS / 10 * BYTES);
+		if (round == 0)
+			mallocs = p.mallocs;
+		ASSERT_EQ(p.mallocs, mallocs);
+	}
+	pool_deinit(&p);
+	free(blocks);
+}
+
 TEST(pool_zalloc_clears_what_was_used)
 {
 	struct pool p;
