@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/obj_mac.h>
 #include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -305,6 +307,44 @@ TEST(p256_compression)
 		ASSERT_EQ(check(&lifted), 0);
 		ASSERT_BYTES(lifted.b, p.b, 33);
 	}
+}
+
+/* Every answer is OpenSSL's, for x of all kinds: small, next to p, next to 2^256, any. */
+TEST(p256_decompression_as_openssl)
+{
+	EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	EC_POINT *point = EC_POINT_new(group);
+	unsigned rounds = harness_rounds(200), held = 0;
+
+	ASSERT_TRUE(group && point);
+	for (unsigned i = 0; i < 4 * rounds; i++) {
+		uint8_t c[P256_COMPRESSED_BYTES] = { 0 }, wanted[P256_POINT_BYTES];
+		struct p256_point out;
+		int valid, err;
+
+		if (i % 4 == 1)
+			unhex(P_HEX, c + 1, 32);
+		else if (i % 4 > 1)
+			memset(c + 1, 0xff, 32);
+		for (size_t k = 1; k < sizeof(c) && i % 4 == 3; k++)
+			c[k] = (uint8_t)harness_random();
+		c[32] ^= (uint8_t)(i / 4);
+		c[0] = 2 + (harness_random() & 1);
+		valid = EC_POINT_oct2point(group, point, c, sizeof(c), NULL);
+		err = p256_point_decompress(bytes_of(c, sizeof(c)), &out);
+		ASSERT_EQ(err, valid == 1 ? 0 : -EINVAL);
+		if (err)
+			continue;
+		held++;
+		ASSERT_EQ(EC_POINT_point2oct(group, point, POINT_CONVERSION_UNCOMPRESSED, wanted,
+					     sizeof(wanted), NULL),
+			  sizeof(wanted));
+		ASSERT_BYTES(out.b, wanted, sizeof(wanted));
+	}
+	ASSERT_TRUE(held > rounds / 2 && held < 3 * rounds);
+	ERR_clear_error(); /* OpenSSL's of the oracle */
+	EC_POINT_free(point);
+	EC_GROUP_free(group);
 }
 
 TEST(p256_compressed_forms_refused)
@@ -2088,6 +2128,17 @@ TEST(merkle_largest_tree)
 		ASSERT_BYTES(got, merkle_root(&m), HASH_BYTES);
 	}
 	free(nodes);
+}
+
+/* What a compiler sizes memory by is enough for every tree, and for the longest path exactly. */
+TEST(merkle_bounds)
+{
+	for (uint32_t size = 1; size <= MERKLE_LEAVES_MAX; size++) {
+		ASSERT_LE(merkle_nodes((uint16_t)size), MERKLE_NODES_MAX(size));
+		/* The first leaf has a sibling on every level. */
+		ASSERT_EQ(merkle_path_len(0, (uint16_t)size), MERKLE_STEPS_MAX(size));
+	}
+	EXPECT_EQ(MERKLE_STEPS_MAX(MERKLE_LEAVES_MAX), MERKLE_PATH_MAX);
 }
 
 TEST(merkle_leaf_in_parts)

@@ -193,23 +193,41 @@ void envelope_raise_head(const struct envelope *e, const struct envelope_block *
 
 /* --- open ------------------------------------------------------------------------------------ */
 
-int envelope_open(const struct envelope *e, const struct secret32 *dh, const struct p256_point *a,
-		  uint8_t *out)
+int envelope_receiver_init(struct envelope_receiver *r, const struct envelope *e,
+			   const struct secret32 *dh, const struct p256_point *a)
 {
-	uint8_t commit[ENVELOPE_COMMIT_BYTES];
-	struct hpke_context c;
 	struct p256_point enc;
 	int err = p256_point_decompress(e->enc, &enc);
 
 	if (!err)
-		err = hpke_setup_from_dh(e->suite, dh, &enc, a, bytes_str(ENVELOPE_INFO), &c);
+		err = hpke_setup_from_dh(e->suite, dh, &enc, a, bytes_str(ENVELOPE_INFO), &r->hpke);
+	if (!err)
+		hpke_export(&r->hpke, bytes_str(COMMIT_LABEL), r->commit, sizeof(r->commit));
+	return err;
+}
+
+void envelope_receiver_deinit(struct envelope_receiver *r)
+{
+	secret_wipe(r, sizeof(*r));
+}
+
+int envelope_receiver_open(const struct envelope_receiver *r, const struct envelope *e,
+			   uint8_t *out)
+{
+	if (!bytes_equal_ct(e->commit, bytes_of(r->commit, sizeof(r->commit))))
+		return -EBADMSG;
+	return hpke_open(&r->hpke, e->seq, bytes_of(e->whole.p, ENVELOPE_AAD_BYTES), e->ct, out);
+}
+
+int envelope_open(const struct envelope *e, const struct secret32 *dh, const struct p256_point *a,
+		  uint8_t *out)
+{
+	struct envelope_receiver r;
+	int err = envelope_receiver_init(&r, e, dh, a);
+
 	if (err)
 		return err;
-	hpke_export(&c, bytes_str(COMMIT_LABEL), commit, sizeof(commit));
-	if (!bytes_equal_ct(e->commit, bytes_of(commit, sizeof(commit))))
-		err = -EBADMSG;
-	else
-		err = hpke_open(&c, e->seq, bytes_of(e->whole.p, ENVELOPE_AAD_BYTES), e->ct, out);
-	hpke_context_deinit(&c);
+	err = envelope_receiver_open(&r, e, out);
+	envelope_receiver_deinit(&r);
 	return err;
 }

@@ -111,12 +111,28 @@ void envelope_raise_head(const struct envelope *e, const struct envelope_block *
 /* ENVELOPE_FIXED_BYTES + block */
 size_t envelope_raised_head_bytes(const struct envelope_block *b);
 
+/* What a receiver keeps of a context between its messages; wiped by envelope_receiver_deinit. */
+struct envelope_receiver {
+	struct hpke_context hpke;
+	uint8_t commit[ENVELOPE_COMMIT_BYTES];
+};
+
 /*
- * A receiver opens: dh is x(d * lift(e->x)), a the scope key of e->key_id. Compares commit in
- * constant time before it decrypts. out holds ct.n - HPKE_TAG_BYTES and is wiped where ct does not
- * open. That the level is not 0 and bind fits, the caller has seen to (PROTOCOL 2). -EBADMSG, or
- * p256.h's.
+ * The context that e belongs to: of e only suite and enc enter, so any other message with these
+ * gives the same. dh is x(d * lift(e->x)), a the scope key of e->key_id. p256.h's errors.
  */
+int envelope_receiver_init(struct envelope_receiver *r, const struct envelope *e,
+			   const struct secret32 *dh, const struct p256_point *a) must_check;
+void envelope_receiver_deinit(struct envelope_receiver *r);
+
+/*
+ * Opens a message of the context: compares its commit in constant time before it decrypts. out
+ * holds ct.n - HPKE_TAG_BYTES and is wiped where ct does not open. That the level is not 0 and bind
+ * fits, the caller has seen to (PROTOCOL 2). -EBADMSG, or p256.h's.
+ */
+int envelope_receiver_open(const struct envelope_receiver *r, const struct envelope *e,
+			   uint8_t *out) must_check;
+/* The three above in one, for a single message. */
 int envelope_open(const struct envelope *e, const struct secret32 *dh, const struct p256_point *a,
 		  uint8_t *out) must_check;
 

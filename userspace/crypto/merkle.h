@@ -11,6 +11,15 @@
 #define MERKLE_LEAVES_MAX 65535 /* u16 size on the wire */
 #define MERKLE_PATH_MAX	  16
 
+/* Bounds that a compiler can size memory by: steps of the longest path in a tree of size leaves,
+ * 1 to MERKLE_LEAVES_MAX, and nodes of it. */
+#define MERKLE_STEPS_MAX(size)                                                              \
+	(((size) > 1) + ((size) > 2) + ((size) > 4) + ((size) > 8) + ((size) > 16) +        \
+	 ((size) > 32) + ((size) > 64) + ((size) > 128) + ((size) > 256) + ((size) > 512) + \
+	 ((size) > 1024) + ((size) > 2048) + ((size) > 4096) + ((size) > 8192) +            \
+	 ((size) > 16384) + ((size) > 32768))
+#define MERKLE_NODES_MAX(size) (2 * (size) + MERKLE_STEPS_MAX(size))
+
 #define MERKLE_LEAF_PARTS_MAX 15
 /* leaf = SHA-256(00 || input), the input given in at most MERKLE_LEAF_PARTS_MAX parts. */
 void merkle_leaf(const struct bytes *parts, size_t n, uint8_t out[HASH_BYTES]);

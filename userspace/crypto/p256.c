@@ -25,13 +25,34 @@ static const uint8_t order[P256_SCALAR_BYTES] = {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static EC_GROUP *group;
 static BIGNUM *order_minus_2;
+/* The field p, y^2 = x^3 + ax + b, and (p + 1) / 4, the power that is a square root: p is 3 mod 4.
+ */
+static BIGNUM *field, *coefficient_a, *coefficient_b, *root_power;
+static BN_MONT_CTX *field_mont;
+
+static bool field_init(void)
+{
+	field = BN_new();
+	coefficient_a = BN_new();
+	coefficient_b = BN_new();
+	root_power = BN_new();
+	field_mont = BN_MONT_CTX_new();
+	return field && coefficient_a && coefficient_b && root_power && field_mont &&
+	       EC_GROUP_get_curve(group, field, coefficient_a, coefficient_b, NULL) == 1 &&
+	       BN_copy(root_power, field) && BN_add_word(root_power, 1) == 1 &&
+	       BN_rshift(root_power, root_power, 2) == 1;
+}
 
 static void curve_init(void)
 {
+	BN_CTX *ctx = BN_CTX_new();
+
 	group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
 	order_minus_2 = BN_bin2bn(order, sizeof(order), NULL);
 	/* Nothing of the program can run without the curve, and the first caller is its start. */
-	BUG_ON(!group || !order_minus_2 || BN_sub_word(order_minus_2, 2) != 1);
+	BUG_ON(!ctx || !group || !order_minus_2 || BN_sub_word(order_minus_2, 2) != 1);
+	BUG_ON(!field_init() || BN_MONT_CTX_set(field_mont, field, ctx) != 1);
+	BN_CTX_free(ctx);
 }
 
 /* --- points and scalars ---------------------------------------------------------------------- */
@@ -128,18 +149,68 @@ int p256_point_check(struct bytes uncompressed)
 	return err ? err : point_load(&w, w.p, uncompressed);
 }
 
-int p256_point_decompress(struct bytes compressed, struct p256_point *ret_point)
+/*
+ * One y of an x below p: a power is a square root where there is any, which squaring it tells. Half
+ * of what OpenSSL takes, which does not know beforehand that p is a prime of this form, and whose
+ * points would have to be brought back to x and y. -EINVAL: no point has this x.
+ */
+static int lift_x(const BIGNUM *x, BIGNUM *y, BN_CTX *ctx)
 {
-	struct work w WORK = { 0 };
-	int err = work_init(&w);
+	BIGNUM *square = BN_CTX_get(ctx), *check = BN_CTX_get(ctx);
 
+	/* (x^2 + a) x + b */
+	if (!check || BN_mod_sqr(square, x, field, ctx) != 1 ||
+	    BN_mod_add_quick(square, square, coefficient_a, field) != 1 ||
+	    BN_mod_mul(square, square, x, field, ctx) != 1 ||
+	    BN_mod_add_quick(square, square, coefficient_b, field) != 1)
+		return context_error(-EIO);
+	if (BN_mod_exp_mont(y, square, root_power, field, ctx, field_mont) != 1 ||
+	    BN_mod_sqr(check, y, field, ctx) != 1)
+		return context_error(-EIO);
+	return BN_cmp(check, square) == 0 ? 0 : -EINVAL;
+}
+
+/* ctx is started: what is taken from it goes back at its end. */
+static int decompress(const uint8_t compressed[P256_COMPRESSED_BYTES], BN_CTX *ctx,
+		      struct p256_point *ret_point)
+{
+	BIGNUM *x = BN_CTX_get(ctx), *y = BN_CTX_get(ctx);
+	struct p256_point p = { .b = { FORM_UNCOMPRESSED } };
+	int err;
+
+	if (!y || !BN_bin2bn(compressed + 1, P256_X_BYTES, x))
+		return context_error(-EIO);
+	if (BN_cmp(x, field) >= 0)
+		return -EINVAL;
+	err = lift_x(x, y, ctx);
 	if (err)
 		return err;
+	/* y is never 0: no point has order 2, the order being a prime. */
+	if (BN_is_odd(y) != (compressed[0] & 1) && BN_sub(y, field, y) != 1)
+		return context_error(-EIO);
+	memcpy(p.b + 1, compressed + 1, P256_X_BYTES);
+	if (BN_bn2binpad(y, p.b + 1 + P256_X_BYTES, P256_X_BYTES) != P256_X_BYTES)
+		return context_error(-EIO);
+	*ret_point = p;
+	return 0;
+}
+
+int p256_point_decompress(struct bytes compressed, struct p256_point *ret_point)
+{
+	BN_CTX *ctx;
+	int err;
+
 	if (compressed.n != P256_COMPRESSED_BYTES || (compressed.p[0] & ~1) != 0x02)
 		return -EINVAL;
-	if (EC_POINT_oct2point(group, w.p, compressed.p, compressed.n, w.ctx) != 1)
-		return context_error(-EINVAL);
-	return point_store(&w, w.p, ret_point);
+	(void)pthread_once(&once, curve_init); /* fails only for a wrong argument */
+	ctx = BN_CTX_new();
+	if (!ctx)
+		return context_error(-ENOMEM);
+	BN_CTX_start(ctx);
+	err = decompress(compressed.p, ctx, ret_point);
+	BN_CTX_end(ctx);
+	BN_CTX_free(ctx);
+	return err;
 }
 
 void p256_point_compress(const struct p256_point *p, uint8_t out[P256_COMPRESSED_BYTES])

@@ -144,6 +144,15 @@ int publish_split(struct bytes payload, struct publish_trailer *ret_t)
 	return 0;
 }
 
+void publish_root(const struct publish *p, const struct publish_trailer *t,
+		  uint8_t ret_root[HASH_BYTES])
+{
+	uint8_t leaf[HASH_BYTES];
+
+	publish_leaf(p, leaf);
+	merkle_root_from_path(leaf, t->index, t->size, t->path, ret_root);
+}
+
 /* The signature alone; whether a batch may stand there is the callers' matter. */
 static int verify(const struct publish *p, const struct publish_trailer *t,
 		  const struct p256_public *key)
@@ -153,8 +162,7 @@ static int verify(const struct publish *p, const struct publish_trailer *t,
 	if (t->kind == KIND_SINGLE) {
 		publish_digest(p, hash);
 	} else {
-		publish_leaf(p, hash);
-		merkle_root_from_path(hash, t->index, t->size, t->path, hash);
+		publish_root(p, t, hash);
 		publish_root_digest(hash, hash);
 	}
 	return p256_verify_digest(key, hash, t->sig.p);
@@ -226,9 +234,8 @@ static bool first_is_signable(uint8_t first)
 	       (first & FIRST_QOS_MASK) != FIRST_QOS_MASK;
 }
 
-int publish_check_proof(const struct envelope *e, struct bytes topic,
-			const struct p256_public *origin_key, uint8_t *ret_first,
-			struct bytes *ret_properties)
+int publish_take_proof(const struct envelope *e, struct bytes topic, struct publish *ret_p,
+		       struct publish_trailer *ret_t)
 {
 	static const uint8_t level_0;
 	struct bytes_reader r = bytes_reader_of(e->proof);
@@ -239,7 +246,6 @@ int publish_check_proof(const struct envelope *e, struct bytes topic,
 		.client_id = e->origin,
 	};
 	struct publish_trailer t;
-	int err;
 
 	if (e->proof.n == 0)
 		return -ENOENT;
@@ -247,11 +253,24 @@ int publish_check_proof(const struct envelope *e, struct bytes topic,
 	p.properties = bytes_read_u16_view(&r);
 	if (r.bad || !first_is_signable(p.first))
 		return -EBADMSG;
-	/* The trailer is all that is left. As for a batch: the body is an envelope, having been
-	 * one. */
+	/* The trailer is all that is left. */
 	if (publish_split(bytes_read_rest(&r), &t) || t.body.n)
 		return -EBADMSG;
-	err = verify(&p, &t, origin_key);
+	*ret_p = p;
+	*ret_t = t;
+	return 0;
+}
+
+int publish_check_proof(const struct envelope *e, struct bytes topic,
+			const struct p256_public *origin_key, uint8_t *ret_first,
+			struct bytes *ret_properties)
+{
+	struct publish_trailer t;
+	struct publish p;
+	int err = publish_take_proof(e, topic, &p, &t);
+
+	if (!err)
+		err = verify(&p, &t, origin_key);
 	if (err)
 		return err;
 	*ret_first = p.first;

@@ -65,6 +65,11 @@ int publish_split(struct bytes payload, struct publish_trailer *ret_t) must_chec
 int publish_verify(const struct publish *p, const struct publish_trailer *t,
 		   const struct p256_public *key) must_check;
 
+/* The root that a batch trailer implies for p. The signature covers it (publish_root_digest), and
+ * once verified it holds for every message of the batch. */
+void publish_root(const struct publish *p, const struct publish_trailer *t,
+		  uint8_t ret_root[HASH_BYTES]);
+
 void publish_write_trailer_1(const uint8_t sig[P256_SIG_BYTES], struct bytes_writer *w);
 void publish_write_trailer_2(const uint8_t sig[P256_SIG_BYTES], const struct merkle *m,
 			     uint16_t index, struct bytes_writer *w);
@@ -78,9 +83,14 @@ void publish_write_proof(uint8_t first, struct bytes properties, struct bytes tr
 			 struct bytes_writer *w);
 /*
  * Rebuilds the sender's input from a delivered envelope (body = bytes 0..124 || 00 || ct, client id
- * = origin, topic as delivered) and checks e->proof with the origin's certified key.
- * *ret_first and *ret_properties are the proven ones. 0, -ENOENT for an empty proof, -EBADMSG.
+ * = origin, topic as delivered) and takes e->proof apart: *ret_t must hold for *ret_p under the
+ * origin's certified key, whether it is of a batch or not (the body is an envelope, having been
+ * one). Views into e and topic. 0, -ENOENT for an empty proof, -EBADMSG.
  */
+int publish_take_proof(const struct envelope *e, struct bytes topic, struct publish *ret_p,
+		       struct publish_trailer *ret_t) must_check;
+/* The same, and checks the signature. *ret_first and *ret_properties are the proven ones. 0,
+ * -ENOENT, -EBADMSG, or p256.h's. */
 int publish_check_proof(const struct envelope *e, struct bytes topic,
 			const struct p256_public *origin_key, uint8_t *ret_first,
 			struct bytes *ret_properties) must_check;
