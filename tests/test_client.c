@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: MIT
-/*
- * libssdtf against a manager and a broker made of the crypto layer in this process:
- *
- *   device (libssdtf) -- level 0 --> broker_convert() -- level 1 --> receiver (libssdtf)
- *
- * Time, storage and network are the test's, so that a power cut is a struct forgotten.
- */
+/* libssdtf: bundles, authentication, sealing and opening, counters, notices. Batches and what is
+ * remembered from message to message are test_client_batch.c's. */
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -15,84 +10,12 @@
 #include <unistd.h>
 
 #include "tests/admission_check.h"
-#include "tests/harness.h"
+#include "tests/ends.h"
 #include "userspace/base/text.h"
-#include "userspace/bundle/statement.h"
 #include "userspace/client/lib/ssdtf.h"
 
-#define ROOM	    4096
-#define NOW_MS	    1790000000000ull
-#define TOPIC	    "plant/7/temp"
 #define TOPIC_OTHER "plant/8/temp"
-#define TOPIC_CHA   "$SSDTF/auth/challenge"
-#define TOPIC_RES   "$SSDTF/auth/result"
-#define DEVICE	    "sensor-7"
-#define RECEIVER    "desk:1"
 #define EXTERNAL    "x-4711"
-#define KEY_ID	    465143663u
-#define SENT_MAX    4
-#define BATCH	    5
-
-static const uint8_t grant_id[GRANT_ID_BYTES] = { 0x6e, 1, 2, 3, 4, 5, 6, 7 };
-
-/* --- the parties ------------------------------------------------------------------------------ */
-
-struct keys {
-	struct secret32 scalar;
-	struct p256_point point;
-	struct p256_private *sign;
-};
-
-static void keys_new(struct keys *k)
-{
-	ASSERT_EQ(p256_scalar_random(&k->scalar), 0);
-	ASSERT_EQ(p256_mul_base(&k->scalar, &k->point), 0);
-	ASSERT_EQ(p256_private_new(&k->scalar, &k->sign), 0);
-}
-
-/* One end: what its callbacks were told. */
-struct end {
-	struct ssdtf_client client;
-	uint8_t bundle[ROOM];
-	size_t bundle_n;
-	struct ssdtf_origin origins[4];
-	struct {
-		char topic[64];
-		uint8_t payload[ROOM];
-		size_t n;
-		uint8_t qos;
-		bool retain;
-	} sent[SENT_MAX];
-	unsigned n_sent, disconnects;
-	uint64_t stored_mark;
-	unsigned reserves;
-	int reserve_fails;
-	struct ssdtf_connect connect;
-	uint8_t r_b[32];
-};
-
-/* What a bundle says; the fixture's defaults are a device and a receiver that fit each other. */
-struct terms {
-	const char *id;
-	struct keys *signing;
-	const struct p256_point *encryption; /* of grants */
-	uint64_t serial, not_before_ms, not_after_ms;
-	struct record_scope scope;
-	unsigned n_scopes, n_grants;
-	struct record_grant grant;
-	struct record_party origin;
-	unsigned n_origins;
-};
-
-FIXTURE(client)
-{
-	struct keys manager, broker, device, receiver, reader, scope, x;
-	struct secret32 rk;
-	struct p256_public *device_public;
-	struct end dev, rec;
-	struct terms device_terms, receiver_terms;
-	struct ssdtf_time now;
-};
 
 FIXTURE_VARIANT(client)
 {
@@ -102,452 +25,14 @@ FIXTURE_VARIANT(client)
 FIXTURE_VARIANT_ADD(client, aes){ .suite = HPKE_SUITE_AES_128_GCM };
 FIXTURE_VARIANT_ADD(client, chacha){ .suite = HPKE_SUITE_CHACHA20_POLY1305 };
 
-static int on_publish(void *ctx, const char *topic, const uint8_t *payload, size_t n, uint8_t qos,
-		      bool retain)
-{
-	struct end *e = ctx;
-
-	ASSERT_LT(e->n_sent, SENT_MAX);
-	ASSERT_LE(n, ROOM);
-	snprintf(e->sent[e->n_sent].topic, sizeof(e->sent[0].topic), "%s", topic);
-	memcpy(e->sent[e->n_sent].payload, payload, n);
-	e->sent[e->n_sent].n = n;
-	e->sent[e->n_sent].qos = qos;
-	e->sent[e->n_sent++].retain = retain;
-	return 0;
-}
-
-static void on_disconnect(void *ctx)
-{
-	((struct end *)ctx)->disconnects++;
-}
-
-static int on_counter_load(void *ctx, uint64_t *ret_mark)
-{
-	*ret_mark = ((struct end *)ctx)->stored_mark;
-	return 0;
-}
-
-static int on_counter_reserve(void *ctx, uint64_t mark)
-{
-	struct end *e = ctx;
-
-	if (e->reserve_fails)
-		return e->reserve_fails;
-	ASSERT_GT(mark, e->stored_mark);
-	e->stored_mark = mark;
-	e->reserves++;
-	return 0;
-}
-
-static const struct ssdtf_ops ops = {
-	.publish = on_publish,
-	.disconnect = on_disconnect,
-	.counter_load = on_counter_load,
-	.counter_reserve = on_counter_reserve,
-};
-
-/* --- the manager ------------------------------------------------------------------------------ */
-
-static void write_record(struct bytes_writer *w, const struct terms *t, int which)
-{
-	uint8_t record[1024];
-	struct bytes_writer r = bytes_writer_of(record, sizeof(record));
-
-	if (which == 0)
-		record_scope_encode(&t->scope, &r);
-	else if (which == 1)
-		record_grant_encode(&t->grant, &r);
-	else
-		record_party_encode(&t->origin, &r);
-	ASSERT_FALSE(r.bad);
-	bundle_party_write_record(bytes_of(record, r.used), w);
-}
-
-static void bundle_make(struct fixture_client *f, const struct terms *t, struct end *to)
-{
-	struct bundle_party b = {
-		.party_id = bytes_str(t->id),
-		.signing = t->signing->point,
-		.gateway_id = bytes_str("gw-1"),
-		.broker = f->broker.point,
-		.k_adm = { 1, 2, 3 },
-	};
-	struct statement s = { .kind = STATEMENT_BUNDLE,
-			       .serial = t->serial,
-			       .not_before_ms = t->not_before_ms,
-			       .not_after_ms = t->not_after_ms };
-	uint8_t body[ROOM], digest[P256_DIGEST_BYTES], sig[P256_SIG_BYTES];
-	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
-
-	bundle_party_write_head(&b, &w);
-	bytes_write_u16(&w, (uint16_t)t->n_scopes);
-	for (unsigned i = 0; i < t->n_scopes; i++)
-		write_record(&w, t, 0);
-	bytes_write_u16(&w, (uint16_t)t->n_grants);
-	for (unsigned i = 0; i < t->n_grants; i++)
-		write_record(&w, t, 1);
-	bytes_write_u16(&w, (uint16_t)t->n_origins);
-	for (unsigned i = 0; i < t->n_origins; i++)
-		write_record(&w, t, 2);
-	ASSERT_FALSE(w.bad);
-	s.body = bytes_of(body, w.used);
-	w = bytes_writer_of(to->bundle, sizeof(to->bundle));
-	statement_write_unsigned(&s, &w);
-	statement_digest(STATEMENT_BUNDLE, bytes_of(to->bundle, w.used), digest);
-	ASSERT_EQ(p256_sign_digest(f->manager.sign, digest, sig), 0);
-	bytes_write(&w, bytes_of(sig, sizeof(sig)));
-	ASSERT_FALSE(w.bad);
-	to->bundle_n = w.used;
-}
-
-static int end_init(struct fixture_client *f, const struct terms *t, struct end *e,
-		    uint64_t serial_min)
-{
-	struct ssdtf_config config = {
-		.id = bytes_str(t->id),
-		.signing = &t->signing->scalar,
-		.encryption = t->encryption ? &f->reader.scalar : NULL,
-		.manager = &f->manager.point,
-		.bundle = bytes_of(e->bundle, e->bundle_n),
-		.serial_min = serial_min,
-		.counter_step = 8,
-		.origins = e->origins,
-		.n_origins = ARRAY_SIZE(e->origins),
-		.ops = &ops,
-		.ctx = e,
-	};
-
-	return ssdtf_init(&e->client, &config, f->now);
-}
-
-static void terms_default(struct fixture_client *f, uint8_t suite)
-{
-	struct record_scope scope = {
-		.key_id = KEY_ID,
-		.epoch = 1,
-		.name = bytes_str("plant"),
-		.suite = suite,
-		.a = f->scope.point,
-		.n_filters = 1,
-		.filters = { bytes_str("plant/+/temp") },
-	};
-	struct record_grant grant = {
-		.key_id = KEY_ID,
-		.flags = RECORD_GRANT_PROOF,
-		.receiver = bytes_str(RECEIVER),
-		.b = f->reader.point,
-		.a = f->scope.point,
-		.x = f->x.point,
-		.scope = bytes_str("plant"),
-		.n_filters = 2,
-		.filters = { bytes_str("other/#"), bytes_str("plant/7/+") },
-	};
-	struct record_party origin = {
-		.id = bytes_str(DEVICE),
-		.roles = RECORD_ROLE_DEVICE,
-		.signing = f->device.point,
-	};
-
-	memcpy(grant.grant_id, grant_id, sizeof(grant_id));
-	f->device_terms = (struct terms){
-		.id = DEVICE, .signing = &f->device, .serial = 7, .scope = scope, .n_scopes = 1
-	};
-	f->receiver_terms = (struct terms){ .id = RECEIVER,
-					    .signing = &f->receiver,
-					    .encryption = &f->reader.point,
-					    .serial = 7,
-					    .grant = grant,
-					    .n_grants = 1,
-					    .origin = origin,
-					    .n_origins = 1 };
-}
-
-static void start(struct fixture_client *f, const struct terms *t, struct end *e)
-{
-	bundle_make(f, t, e);
-	ASSERT_EQ(end_init(f, t, e, 0), 0);
-}
-
-/* A receiver or device under other terms than the fixture began with. */
-static void restart(struct fixture_client *f, const struct terms *t, struct end *e)
-{
-	ssdtf_deinit(&e->client);
-	start(f, t, e);
-}
-
 FIXTURE_SETUP(client)
 {
-	struct grant_terms terms = { .key_id = KEY_ID };
-	struct secret32 d;
-
-	memset(self, 0, sizeof(*self));
-	self->now = (struct ssdtf_time){ .unix_ms = NOW_MS, .mono_ms = 5000 };
-	keys_new(&self->manager);
-	keys_new(&self->broker);
-	keys_new(&self->device);
-	keys_new(&self->receiver);
-	keys_new(&self->reader);
-	keys_new(&self->scope);
-	keys_new(&self->x);
-	ASSERT_EQ(p256_public_new(&self->device.point, &self->device_public), 0);
-	memcpy(terms.grant_id, grant_id, sizeof(grant_id));
-	terms.x = self->x.point;
-	terms.b = self->reader.point;
-	ASSERT_EQ(grant_secret_manager(&terms, &self->x.scalar, &d), 0);
-	/* The manager computes x(xB) and hashes: its d is what grant_secret_manager gives. */
-	ASSERT_EQ(grant_conversion_key(&self->scope.scalar, &d, &self->rk), 0);
-	terms_default(self, variant->suite);
-	start(self, &self->device_terms, &self->dev);
-	start(self, &self->receiver_terms, &self->rec);
+	ends_setup(self, variant->suite);
 }
 
 FIXTURE_TEARDOWN(client)
 {
-	struct keys *all[] = { &self->manager, &self->broker, &self->device, &self->receiver,
-			       &self->reader,  &self->scope,  &self->x };
-
-	ssdtf_deinit(&self->dev.client);
-	ssdtf_deinit(&self->rec.client);
-	p256_public_free(self->device_public);
-	for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
-		p256_private_free(all[i]->sign);
-}
-
-/* --- the broker ------------------------------------------------------------------------------- */
-
-/* A PUBLISH from the broker: body || trailer 1 under its key, for this client id. */
-static size_t broker_sign(struct fixture_client *f, const char *topic, uint8_t first,
-			  struct bytes body, const char *to_id, uint8_t out[ROOM])
-{
-	struct publish p = { .first = first,
-			     .topic = bytes_str(topic),
-			     .body = { body },
-			     .body_parts = 1,
-			     .client_id = bytes_str(to_id) };
-
-	ASSERT_LE(body.n + PUBLISH_TRAILER_1_BYTES, ROOM);
-	memcpy(out, body.p, body.n);
-	ASSERT_EQ(publish_sign(&p, f->broker.sign, out + body.n), 0);
-	return body.n + PUBLISH_TRAILER_1_BYTES;
-}
-
-static struct ssdtf_event hand(struct fixture_client *f, struct end *e, const char *topic,
-			       struct bytes payload, uint8_t first)
-{
-	static uint8_t plain[ROOM];
-	struct ssdtf_packet p = { .topic = bytes_str(topic),
-				  .payload = payload,
-				  .qos = first >> 1 & 3,
-				  .retain = first & 1 };
-	struct ssdtf_event event;
-
-	ASSERT_EQ(ssdtf_on_message(&e->client, &p, f->now, plain, sizeof(plain), &event), 0);
-	return event;
-}
-
-/* Signs the body and hands it to the end; QoS 0. */
-static struct ssdtf_event hand_signed(struct fixture_client *f, struct end *e, const char *topic,
-				      struct bytes body)
-{
-	uint8_t payload[ROOM];
-	const char *id = e == &f->dev ? DEVICE : RECEIVER;
-	size_t n = broker_sign(f, topic, 0x30, body, id, payload);
-
-	return hand(f, e, topic, bytes_of(payload, n), 0x30);
-}
-
-static void connect_begin(struct fixture_client *f, struct end *e)
-{
-	e->n_sent = 0;
-	e->disconnects = 0;
-	ASSERT_EQ(ssdtf_connect_params(&e->client, &e->connect, f->now), 0);
-	ssdtf_on_connect(&e->client);
-	for (unsigned i = 0; i < sizeof(e->r_b); i++)
-		e->r_b[i] = (uint8_t)harness_random();
-}
-
-struct challenge {
-	uint8_t r_c[32], r_b[32], level, flags;
-	struct bytes binding;
-	size_t cut; /* bytes left out at the end */
-};
-
-static struct challenge challenge_right(const struct end *e)
-{
-	struct challenge ch = { .level = 4, .flags = e->connect.flags };
-
-	ASSERT_EQ(text_unb64u(bytes_str(e->connect.user_name), ch.r_c, sizeof(ch.r_c)), 0);
-	memcpy(ch.r_b, e->r_b, sizeof(ch.r_b));
-	ch.binding = e->connect.binding;
-	return ch;
-}
-
-static struct bytes challenge_body(const struct challenge *ch, uint8_t out[ROOM])
-{
-	struct bytes_writer w = bytes_writer_of(out, ROOM);
-
-	bytes_write(&w, bytes_of(ch->r_c, 32));
-	bytes_write(&w, bytes_of(ch->r_b, 32));
-	bytes_write_u8(&w, ch->level);
-	bytes_write_u8(&w, ch->flags);
-	bytes_write(&w, ch->binding);
-	return bytes_of(out, w.used - ch->cut);
-}
-
-static struct bytes result_body(const struct end *e, uint8_t code, uint64_t highest,
-				uint8_t out[41])
-{
-	struct bytes_writer w = bytes_writer_of(out, 41);
-
-	bytes_write_u8(&w, code);
-	bytes_write(&w, bytes_of(e->r_b, 32));
-	bytes_write_u64(&w, highest);
-	return bytes_of(out, w.used);
-}
-
-static struct ssdtf_event hand_challenge(struct fixture_client *f, struct end *e,
-					 const struct challenge *ch)
-{
-	uint8_t body[ROOM];
-
-	return hand_signed(f, e, TOPIC_CHA, challenge_body(ch, body));
-}
-
-static struct ssdtf_event hand_result(struct fixture_client *f, struct end *e, uint64_t highest)
-{
-	uint8_t body[41];
-
-	return hand_signed(f, e, TOPIC_RES, result_body(e, 0, highest, body));
-}
-
-/* The whole handshake, as it should go. */
-static struct ssdtf_event session_open(struct fixture_client *f, struct end *e, uint64_t highest)
-{
-	struct challenge ch;
-	struct ssdtf_event event;
-
-	connect_begin(f, e);
-	ch = challenge_right(e);
-	event = hand_challenge(f, e, &ch);
-	ASSERT_EQ(event.kind, SSDTF_NOTHING);
-	event = hand_result(f, e, highest);
-	ASSERT_EQ(event.kind, SSDTF_AUTHENTICATED);
-	ASSERT_TRUE(ssdtf_is_open(&e->client));
-	ASSERT_EQ(e->disconnects, 0);
-	e->n_sent = 0;
-	return event;
-}
-
-/* What the broker makes of a sealed PUBLISH; fields are for bending. */
-struct delivery {
-	uint8_t sealed[ROOM];
-	size_t sealed_n;
-	uint8_t sealed_first;
-	uint8_t x[P256_X_BYTES];
-	const char *origin;
-	const uint8_t *grant;
-	struct bytes proof; /* .p NULL: the true one */
-	bool zero_salt, level_0;
-	uint8_t first;
-	const char *topic;
-	uint8_t proof_bytes[ROOM];
-	uint8_t out[ROOM];
-	size_t out_n;
-};
-
-static void seal(struct fixture_client *f, struct delivery *d, const char *topic, const char *text,
-		 uint8_t qos, bool retain)
-{
-	struct ssdtf_sealed s;
-
-	memset(d, 0, sizeof(*d));
-	ASSERT_EQ(ssdtf_seal(&f->dev.client, bytes_str(topic), bytes_str(text), qos, retain, f->now,
-			     d->sealed, sizeof(d->sealed), &s),
-		  0);
-	d->sealed_n = s.payload.n;
-	d->sealed_first = (uint8_t)(0x30 | qos << 1 | retain);
-	d->first = (uint8_t)(0x30 | qos << 1);
-	d->origin = DEVICE;
-	d->grant = grant_id;
-	d->topic = topic;
-}
-
-/* Verifies the device's signature as a broker does, and takes the message apart. */
-static struct envelope take_apart(struct fixture_client *f, const struct delivery *d,
-				  const char *topic, struct publish_trailer *t)
-{
-	struct publish p = { .first = d->sealed_first,
-			     .topic = bytes_str(topic),
-			     .body_parts = 1,
-			     .client_id = bytes_str(DEVICE) };
-	struct envelope e;
-
-	ASSERT_EQ(publish_split(bytes_of(d->sealed, d->sealed_n), t), 0);
-	p.body[0] = t->body;
-	ASSERT_EQ(publish_verify(&p, t, f->device_public), 0);
-	ASSERT_EQ(envelope_parse(t->body, &e), 0);
-	ASSERT_EQ(e.level, 0);
-	ASSERT_TRUE(envelope_bind_fits(&e, bytes_str(DEVICE), bytes_str(topic)));
-	return e;
-}
-
-/* Level 0 to the level-1 body, unsigned; returns its length. */
-static size_t broker_convert(struct fixture_client *f, struct delivery *d, uint8_t *to)
-{
-	struct bytes_writer w = bytes_writer_of(to, ROOM);
-	struct bytes_writer pw = bytes_writer_of(d->proof_bytes, ROOM);
-	struct publish_trailer t;
-	struct envelope e = take_apart(f, d, TOPIC, &t);
-	struct envelope_block b = { .grant = bytes_of(d->grant, GRANT_ID_BYTES),
-				    .origin = bytes_str(d->origin),
-				    .proof = d->proof };
-	struct p256_point point;
-
-	if (d->level_0) {
-		memcpy(to, t.body.p, t.body.n);
-		return t.body.n;
-	}
-	ASSERT_EQ(p256_point_decompress(e.enc, &point), 0);
-	if (bytes_is_zero(bytes_of(d->x, sizeof(d->x))))
-		ASSERT_EQ(grant_convert(&f->rk, &point, d->x), 0);
-	b.x = bytes_of(d->x, sizeof(d->x));
-	if (!d->proof.p) {
-		publish_write_proof(d->sealed_first, bytes_of(NULL, 0), t.trailer, &pw);
-		b.proof = bytes_of(d->proof_bytes, pw.used);
-	}
-	envelope_raise_head(&e, &b, &w);
-	bytes_write(&w, e.ct);
-	ASSERT_FALSE(w.bad);
-	if (d->zero_salt)
-		memset(to + ENVELOPE_FIXED_BYTES - 1 - ENVELOPE_SALT_BYTES, 0, ENVELOPE_SALT_BYTES);
-	return w.used;
-}
-
-static struct ssdtf_event deliver(struct fixture_client *f, struct delivery *d)
-{
-	uint8_t body[ROOM];
-	size_t n = broker_convert(f, d, body);
-
-	d->out_n = broker_sign(f, d->topic, d->first, bytes_of(body, n), RECEIVER, d->out);
-	return hand(f, &f->rec, d->topic, bytes_of(d->out, d->out_n), d->first);
-}
-
-static void expect_refused(const struct ssdtf_event *e, unsigned reason)
-{
-	EXPECT_EQ(e->kind, SSDTF_UNOPENED);
-	EXPECT_EQ(e->reason, reason);
-	EXPECT_TRUE(e->why != NULL);
-	EXPECT_TRUE(e->plain.p == NULL);
-}
-
-static void expect_opened(const struct ssdtf_event *e, const char *text)
-{
-	if (e->kind == SSDTF_UNOPENED)
-		harness_note("refused: %s", e->why);
-	ASSERT_EQ(e->kind, SSDTF_MESSAGE);
-	ASSERT_EQ(e->plain.n, strlen(text));
-	ASSERT_BYTES(e->plain.p, text, strlen(text));
+	ends_teardown(self);
 }
 
 /* --- bundles ---------------------------------------------------------------------------------- */
@@ -560,17 +45,17 @@ TEST_F(client, bundle_damaged)
 	ssdtf_deinit(&e->client);
 	for (size_t i = 0; i < e->bundle_n; i++) {
 		e->bundle[i] ^= 1u << i % 8;
-		EXPECT_NE(end_init(self, &self->device_terms, e, 0), 0);
+		EXPECT_NE(ends_init(self, &self->device_terms, e, 0), 0);
 		e->bundle[i] ^= 1u << i % 8;
 	}
 	for (size_t n = e->bundle_n; n-- > 0;) {
 		size_t whole = e->bundle_n;
 
 		e->bundle_n = n;
-		EXPECT_EQ(end_init(self, &self->device_terms, e, 0), -EBADMSG);
+		EXPECT_EQ(ends_init(self, &self->device_terms, e, 0), -EBADMSG);
 		e->bundle_n = whole;
 	}
-	ASSERT_EQ(end_init(self, &self->device_terms, e, 0), 0);
+	ASSERT_EQ(ends_init(self, &self->device_terms, e, 0), 0);
 }
 
 TEST_F(client, bundle_of_another_manager_older_expired_or_for_others)
@@ -580,29 +65,29 @@ TEST_F(client, bundle_of_another_manager_older_expired_or_for_others)
 	struct keys manager = self->manager;
 
 	ssdtf_deinit(&e->client);
-	EXPECT_EQ(end_init(self, &t, e, 8), -ESTALE);
+	EXPECT_EQ(ends_init(self, &t, e, 8), -ESTALE);
 	t.id = "sensor-8"; /* who is configured to be another than the bundle is for */
-	EXPECT_EQ(end_init(self, &t, e, 0), -EPERM);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -EPERM);
 	t = self->device_terms;
 	t.signing = &self->receiver;
-	EXPECT_EQ(end_init(self, &t, e, 0), -EPERM);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -EPERM);
 	self->manager = self->broker;
-	EXPECT_EQ(end_init(self, &self->device_terms, e, 0), -EBADMSG);
+	EXPECT_EQ(ends_init(self, &self->device_terms, e, 0), -EBADMSG);
 	self->manager = manager;
 	t = self->device_terms;
 	t.not_after_ms = NOW_MS;
-	bundle_make(self, &t, e);
-	EXPECT_EQ(end_init(self, &t, e, 0), -ETIME);
+	ends_bundle(self, &t, e);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -ETIME);
 	self->now.unix_ms = 0; /* no clock: cannot tell */
-	EXPECT_EQ(end_init(self, &t, e, 0), 0);
+	EXPECT_EQ(ends_init(self, &t, e, 0), 0);
 	ssdtf_deinit(&e->client);
 	t.not_after_ms = 0;
 	t.n_scopes = SSDTF_SCOPES_MAX + 1;
-	bundle_make(self, &t, e);
-	EXPECT_EQ(end_init(self, &t, e, 0), -E2BIG);
+	ends_bundle(self, &t, e);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -E2BIG);
 	t.n_scopes = SSDTF_SCOPES_MAX;
-	bundle_make(self, &t, e);
-	EXPECT_EQ(end_init(self, &t, e, 7), 0);
+	ends_bundle(self, &t, e);
+	EXPECT_EQ(ends_init(self, &t, e, 7), 0);
 }
 
 TEST_F(client, grants_for_another_reader)
@@ -612,13 +97,13 @@ TEST_F(client, grants_for_another_reader)
 
 	ssdtf_deinit(&e->client);
 	t.grant.b = self->device.point;
-	bundle_make(self, &t, e);
-	EXPECT_EQ(end_init(self, &t, e, 0), -EPERM);
+	ends_bundle(self, &t, e);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -EPERM);
 	t = self->receiver_terms;
 	t.grant.receiver = bytes_str("desk:2");
-	bundle_make(self, &t, e);
-	EXPECT_EQ(end_init(self, &t, e, 0), -EPERM);
-	start(self, &self->receiver_terms, e);
+	ends_bundle(self, &t, e);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -EPERM);
+	ends_start(self, &self->receiver_terms, e);
 }
 
 TEST_F(client, newer_bundle_while_running)
@@ -628,29 +113,29 @@ TEST_F(client, newer_bundle_while_running)
 	struct delivery d;
 	struct ssdtf_event e;
 
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "one", 0, false);
-	e = deliver(self, &d);
-	expect_opened(&e, "one");
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "one", 0, false);
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "one");
 	t.serial = 6;
-	bundle_make(self, &t, &next);
+	ends_bundle(self, &t, &next);
 	EXPECT_EQ(ssdtf_load_bundle(&self->rec.client, bytes_of(next.bundle, next.bundle_n),
 				    self->now),
 		  -ESTALE);
 	EXPECT_EQ(ssdtf_serial(&self->rec.client), 7);
 	t.serial = 8;
 	t.n_grants = 0;
-	bundle_make(self, &t, &next);
+	ends_bundle(self, &t, &next);
 	ASSERT_EQ(ssdtf_load_bundle(&self->rec.client, bytes_of(next.bundle, next.bundle_n),
 				    self->now),
 		  0);
 	EXPECT_EQ(ssdtf_serial(&self->rec.client), 8);
 	EXPECT_TRUE(ssdtf_is_open(&self->rec.client));
-	seal(self, &d, TOPIC, "two", 0, false);
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_KEY_ID);
+	ends_seal(self, &d, TOPIC, "two", 0, false);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_KEY_ID);
 	/* The views of the client are into next.bundle, which goes out of scope. */
-	restart(self, &self->receiver_terms, &self->rec);
+	ends_restart(self, &self->receiver_terms, &self->rec);
 }
 
 /* --- PROTOCOL 5 ------------------------------------------------------------------------------- */
@@ -660,13 +145,13 @@ TEST_F(client, handshake)
 	uint8_t want[32 + 32 + HASH_BYTES], digest[HASH_BYTES];
 	struct bytes_writer w = bytes_writer_of(want, sizeof(want));
 	struct end *e = &self->dev;
-	struct challenge ch;
+	struct ends_challenge ch;
 	struct publish_trailer t;
 	struct publish p = { .first = 0x30, .body_parts = 1, .client_id = bytes_str(DEVICE) };
 	struct ssdtf_event event;
 
 	e->connect = (struct ssdtf_connect){ .clean_session = true };
-	connect_begin(self, e);
+	ends_connect_begin(self, e);
 	EXPECT_EQ(strlen(e->connect.user_name), 43);
 	EXPECT_EQ(e->connect.flags, 0xc2);
 	EXPECT_EQ(admission_check(self->dev.client.bundle.k_adm, bytes_str(DEVICE),
@@ -674,8 +159,8 @@ TEST_F(client, handshake)
 				  bytes_of(e->connect.password, ADMISSION_TOKEN_BYTES),
 				  admission_slot(NOW_MS), false),
 		  0);
-	ch = challenge_right(e);
-	event = hand_challenge(self, e, &ch);
+	ch = ends_challenge_right(e);
+	event = ends_hand_challenge(self, e, &ch);
 	ASSERT_EQ(event.kind, SSDTF_NOTHING);
 	EXPECT_FALSE(ssdtf_is_open(&e->client));
 
@@ -694,13 +179,13 @@ TEST_F(client, handshake)
 	p.body[0] = t.body;
 	EXPECT_EQ(publish_verify(&p, &t, self->device_public), 0);
 
-	event = hand_result(self, e, 0);
+	event = ends_hand_result(self, e, 0);
 	ASSERT_EQ(event.kind, SSDTF_AUTHENTICATED);
 	EXPECT_TRUE(ssdtf_is_open(&e->client));
 	EXPECT_EQ(e->disconnects, 0);
 	/* A new CONNECT has a new nonce, and nothing of the old session is open. */
 	e->connect = (struct ssdtf_connect){ .has_will = true, .will_qos = 1, .will_retain = true };
-	connect_begin(self, e);
+	ends_connect_begin(self, e);
 	EXPECT_EQ(e->connect.flags, 0xec);
 	EXPECT_FALSE(ssdtf_is_open(&e->client));
 	EXPECT_NE(memcmp(e->client.session.r_c, ch.r_c, 32), 0);
@@ -711,7 +196,7 @@ TEST_F(client, no_clock_has_slot_0)
 	struct end *e = &self->dev;
 
 	self->now.unix_ms = 0;
-	connect_begin(self, e);
+	ends_connect_begin(self, e);
 	EXPECT_TRUE(bytes_is_zero(bytes_of(e->connect.password + 1, 4)));
 	EXPECT_EQ(admission_check(e->client.bundle.k_adm, bytes_str(DEVICE),
 				  bytes_str(e->connect.user_name),
@@ -728,7 +213,7 @@ static void expect_auth_failed(struct fixture_client *f, struct end *e, struct s
 	EXPECT_EQ(e->n_sent, 0);
 	EXPECT_FALSE(ssdtf_is_open(&e->client));
 	/* And it stays so: what was right a moment ago comes too late. */
-	event = hand_result(f, e, 0);
+	event = ends_hand_result(f, e, 0);
 	EXPECT_EQ(event.kind, SSDTF_IGNORED);
 	EXPECT_FALSE(ssdtf_is_open(&e->client));
 }
@@ -740,13 +225,13 @@ TEST_F(client, challenge_fields_altered)
 	struct end *e = &self->dev;
 
 	for (unsigned i = 0; i < 7; i++) {
-		struct challenge ch;
+		struct ends_challenge ch;
 
 		e->connect = (struct ssdtf_connect){ .clean_session = true };
 		if (i >= 5)
 			e->connect.binding = bytes_of(binding, sizeof(binding));
-		connect_begin(self, e);
-		ch = challenge_right(e);
+		ends_connect_begin(self, e);
+		ch = ends_challenge_right(e);
 		if (i == 0)
 			ch.r_c[31] ^= 1;
 		else if (i == 1)
@@ -761,7 +246,7 @@ TEST_F(client, challenge_fields_altered)
 			ch.binding = bytes_of(NULL, 0);
 		else
 			ch.binding = bytes_of(binding, sizeof(binding) - 1);
-		expect_auth_failed(self, e, hand_challenge(self, e, &ch));
+		expect_auth_failed(self, e, ends_hand_challenge(self, e, &ch));
 	}
 }
 
@@ -770,12 +255,12 @@ TEST_F(client, channel_binding)
 	static const uint8_t binding[32] = { 9 };
 	struct end *e = &self->dev;
 	struct publish_trailer t;
-	struct challenge ch;
+	struct ends_challenge ch;
 
 	e->connect.binding = bytes_of(binding, sizeof(binding));
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	ASSERT_EQ(hand_challenge(self, e, &ch).kind, SSDTF_NOTHING);
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	ASSERT_EQ(ends_hand_challenge(self, e, &ch).kind, SSDTF_NOTHING);
 	ASSERT_EQ(publish_split(bytes_of(e->sent[0].payload, e->sent[0].n), &t), 0);
 	ASSERT_EQ(t.body.n, 32 + 32 + HASH_BYTES + sizeof(binding));
 	EXPECT_EQ(memcmp(t.body.p + 96, binding, sizeof(binding)), 0);
@@ -789,15 +274,16 @@ TEST_F(client, challenge_bit_flips)
 
 	for (size_t i = 0; i < n; i++) {
 		uint8_t body[ROOM], payload[ROOM];
-		struct challenge ch;
+		struct ends_challenge ch;
 
-		connect_begin(self, e);
-		ch = challenge_right(e);
-		ASSERT_EQ(broker_sign(self, TOPIC_CHA, 0x30, challenge_body(&ch, body), DEVICE,
-				      payload),
+		ends_connect_begin(self, e);
+		ch = ends_challenge_right(e);
+		ASSERT_EQ(ends_broker_sign(self, TOPIC_CHA, 0x30, ends_challenge_body(&ch, body),
+					   DEVICE, payload),
 			  n);
 		payload[i] ^= 1u << i % 8;
-		expect_auth_failed(self, e, hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
+		expect_auth_failed(self, e,
+				   ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
 	}
 }
 
@@ -805,73 +291,77 @@ TEST_F(client, challenge_for_others_or_by_others)
 {
 	uint8_t body[ROOM], payload[ROOM];
 	struct end *e = &self->dev;
-	struct challenge ch;
+	struct ends_challenge ch;
 	size_t n;
 
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	n = broker_sign(self, TOPIC_CHA, 0x30, challenge_body(&ch, body), "sensor-8", payload);
-	expect_auth_failed(self, e, hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	n = ends_broker_sign(self, TOPIC_CHA, 0x30, ends_challenge_body(&ch, body), "sensor-8",
+			     payload);
+	expect_auth_failed(self, e, ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
 
 	/* Signed for QoS 0, received as QoS 1 or retained. */
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	n = broker_sign(self, TOPIC_CHA, 0x30, challenge_body(&ch, body), DEVICE, payload);
-	expect_auth_failed(self, e, hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x32));
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	n = broker_sign(self, TOPIC_CHA, 0x30, challenge_body(&ch, body), DEVICE, payload);
-	expect_auth_failed(self, e, hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x31));
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	n = ends_broker_sign(self, TOPIC_CHA, 0x30, ends_challenge_body(&ch, body), DEVICE,
+			     payload);
+	expect_auth_failed(self, e, ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x32));
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	n = ends_broker_sign(self, TOPIC_CHA, 0x30, ends_challenge_body(&ch, body), DEVICE,
+			     payload);
+	expect_auth_failed(self, e, ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x31));
 
 	/* Another key than the one that the manager names. */
 	{
 		struct keys broker = self->broker;
 
 		self->broker = self->receiver;
-		connect_begin(self, e);
-		ch = challenge_right(e);
-		expect_auth_failed(self, e, hand_challenge(self, e, &ch));
+		ends_connect_begin(self, e);
+		ch = ends_challenge_right(e);
+		expect_auth_failed(self, e, ends_hand_challenge(self, e, &ch));
 		self->broker = broker;
 	}
 	/* Its own signature reflected: a response is no challenge. */
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	ASSERT_EQ(hand_challenge(self, e, &ch).kind, SSDTF_NOTHING);
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	ASSERT_EQ(ends_hand_challenge(self, e, &ch).kind, SSDTF_NOTHING);
 	memcpy(payload, e->sent[0].payload, e->sent[0].n);
 	n = e->sent[0].n;
-	connect_begin(self, e);
-	expect_auth_failed(self, e, hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
+	ends_connect_begin(self, e);
+	expect_auth_failed(self, e, ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
 }
 
 TEST_F(client, challenge_of_an_earlier_session)
 {
 	uint8_t body[ROOM], payload[ROOM];
 	struct end *e = &self->dev;
-	struct challenge ch;
+	struct ends_challenge ch;
 	size_t n;
 
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	n = broker_sign(self, TOPIC_CHA, 0x30, challenge_body(&ch, body), DEVICE, payload);
-	ASSERT_EQ(hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30).kind, SSDTF_NOTHING);
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	n = ends_broker_sign(self, TOPIC_CHA, 0x30, ends_challenge_body(&ch, body), DEVICE,
+			     payload);
+	ASSERT_EQ(ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30).kind, SSDTF_NOTHING);
 	ssdtf_on_disconnect(&e->client);
-	connect_begin(self, e);
-	expect_auth_failed(self, e, hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
+	ends_connect_begin(self, e);
+	expect_auth_failed(self, e, ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30));
 	/* A second challenge in one session is out of order, right or not. */
-	connect_begin(self, e);
-	ch = challenge_right(e);
-	ASSERT_EQ(hand_challenge(self, e, &ch).kind, SSDTF_NOTHING);
+	ends_connect_begin(self, e);
+	ch = ends_challenge_right(e);
+	ASSERT_EQ(ends_hand_challenge(self, e, &ch).kind, SSDTF_NOTHING);
 	e->n_sent = 0;
-	expect_auth_failed(self, e, hand_challenge(self, e, &ch));
+	expect_auth_failed(self, e, ends_hand_challenge(self, e, &ch));
 }
 
 static void until_result(struct fixture_client *f, struct end *e)
 {
-	struct challenge ch;
+	struct ends_challenge ch;
 
-	connect_begin(f, e);
-	ch = challenge_right(e);
-	ASSERT_EQ(hand_challenge(f, e, &ch).kind, SSDTF_NOTHING);
+	ends_connect_begin(f, e);
+	ch = ends_challenge_right(e);
+	ASSERT_EQ(ends_hand_challenge(f, e, &ch).kind, SSDTF_NOTHING);
 	e->n_sent = 0;
 }
 
@@ -883,21 +373,23 @@ TEST_F(client, result_altered)
 
 	for (size_t i = 0; i < n; i++) {
 		until_result(self, e);
-		ASSERT_EQ(broker_sign(self, TOPIC_RES, 0x30, result_body(e, 0, 5, body), DEVICE,
-				      payload),
+		ASSERT_EQ(ends_broker_sign(self, TOPIC_RES, 0x30, ends_result_body(e, 0, 5, body),
+					   DEVICE, payload),
 			  n);
 		payload[i] ^= 1u << i % 8;
-		expect_auth_failed(self, e, hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30));
+		expect_auth_failed(self, e,
+				   ends_hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30));
 	}
 	until_result(self, e);
-	expect_auth_failed(self, e, hand_signed(self, e, TOPIC_RES, result_body(e, 1, 5, body)));
+	expect_auth_failed(self, e,
+			   ends_hand_signed(self, e, TOPIC_RES, ends_result_body(e, 1, 5, body)));
 	until_result(self, e);
-	result_body(e, 0, 5, body);
-	expect_auth_failed(self, e, hand_signed(self, e, TOPIC_RES, bytes_of(body, 40)));
+	ends_result_body(e, 0, 5, body);
+	expect_auth_failed(self, e, ends_hand_signed(self, e, TOPIC_RES, bytes_of(body, 40)));
 	until_result(self, e);
-	result_body(e, 0, 5, body);
+	ends_result_body(e, 0, 5, body);
 	body[1] ^= 1; /* another R_b, signed */
-	expect_auth_failed(self, e, hand_signed(self, e, TOPIC_RES, bytes_of(body, 41)));
+	expect_auth_failed(self, e, ends_hand_signed(self, e, TOPIC_RES, bytes_of(body, 41)));
 }
 
 /* The result of an earlier session does not open this one, and a replay of this one's own, or of
@@ -906,38 +398,40 @@ TEST_F(client, result_replayed)
 {
 	struct end *e = &self->dev;
 	uint8_t body[41], payload[ROOM];
-	struct challenge ch;
+	struct ends_challenge ch;
 	size_t n;
 
 	until_result(self, e);
-	n = broker_sign(self, TOPIC_RES, 0x30, result_body(e, 0, 5, body), DEVICE, payload);
-	ASSERT_EQ(hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30).kind, SSDTF_AUTHENTICATED);
-	EXPECT_EQ(hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30).kind, SSDTF_IGNORED);
-	ch = challenge_right(e);
-	EXPECT_EQ(hand_challenge(self, e, &ch).kind, SSDTF_IGNORED);
+	n = ends_broker_sign(self, TOPIC_RES, 0x30, ends_result_body(e, 0, 5, body), DEVICE,
+			     payload);
+	ASSERT_EQ(ends_hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30).kind,
+		  SSDTF_AUTHENTICATED);
+	EXPECT_EQ(ends_hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30).kind, SSDTF_IGNORED);
+	ch = ends_challenge_right(e);
+	EXPECT_EQ(ends_hand_challenge(self, e, &ch).kind, SSDTF_IGNORED);
 	EXPECT_TRUE(ssdtf_is_open(&e->client));
 	EXPECT_EQ(e->disconnects, 0);
 	EXPECT_EQ(e->n_sent, 0);
 
 	until_result(self, e);
-	expect_auth_failed(self, e, hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30));
+	expect_auth_failed(self, e, ends_hand(self, e, TOPIC_RES, bytes_of(payload, n), 0x30));
 	/* The result before the challenge. */
-	connect_begin(self, e);
-	expect_auth_failed(self, e, hand_result(self, e, 0));
+	ends_connect_begin(self, e);
+	expect_auth_failed(self, e, ends_hand_result(self, e, 0));
 }
 
 TEST_F(client, nothing_is_taken_before_authentication)
 {
 	struct delivery d;
 
-	seal(self, &d, TOPIC, "early", 0, false);
+	ends_seal(self, &d, TOPIC, "early", 0, false);
 	until_result(self, &self->rec);
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_IGNORED);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_IGNORED);
 	EXPECT_EQ(self->rec.disconnects, 0);
-	ASSERT_EQ(hand_result(self, &self->rec, 0).kind, SSDTF_AUTHENTICATED);
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_MESSAGE);
+	ASSERT_EQ(ends_hand_result(self, &self->rec, 0).kind, SSDTF_AUTHENTICATED);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_MESSAGE);
 	ssdtf_on_disconnect(&self->rec.client);
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_IGNORED);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_IGNORED);
 }
 
 /* --- PROTOCOL 2 and 3: seal, convert, open ---------------------------------------------------- */
@@ -947,14 +441,14 @@ TEST_F(client, seal_convert_open)
 	struct delivery d;
 	struct ssdtf_event e;
 
-	session_open(self, &self->rec, 0);
+	ends_session_open(self, &self->rec, 0);
 	for (unsigned i = 0; i < 3; i++) {
 		char text[64];
 
 		snprintf(text, sizeof(text), "%u.%u degrees", 20 + i, i);
-		seal(self, &d, TOPIC, i == 2 ? "" : text, (uint8_t)i, i == 1);
-		e = deliver(self, &d);
-		expect_opened(&e, i == 2 ? "" : text);
+		ends_seal(self, &d, TOPIC, i == 2 ? "" : text, (uint8_t)i, i == 1);
+		e = ends_deliver(self, &d);
+		ends_expect_opened(&e, i == 2 ? "" : text);
 		EXPECT_EQ(e.counter, i + 1);
 		EXPECT_EQ(e.time_ms, NOW_MS);
 		EXPECT_EQ(e.proof, SSDTF_PROOF_VERIFIED);
@@ -972,26 +466,26 @@ TEST_F_TIMEOUT(client, delivery_bit_flips, 120)
 	struct delivery d;
 	struct ssdtf_event e;
 
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "flip", 1, false);
-	deliver(self, &d);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "flip", 1, false);
+	ends_deliver(self, &d);
 	for (size_t i = 0; i < d.out_n; i++) {
 		d.out[i] ^= 1u << i % 8;
-		e = hand(self, &self->rec, TOPIC, bytes_of(d.out, d.out_n), d.first);
-		expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+		e = ends_hand(self, &self->rec, TOPIC, bytes_of(d.out, d.out_n), d.first);
+		ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 		d.out[i] ^= 1u << i % 8;
 	}
 	for (size_t n = 0; n < d.out_n; n++) {
-		e = hand(self, &self->rec, TOPIC, bytes_of(d.out, n), d.first);
-		expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+		e = ends_hand(self, &self->rec, TOPIC, bytes_of(d.out, n), d.first);
+		ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 	}
 	/* What the signature covers beside the payload. */
-	e = hand(self, &self->rec, TOPIC_OTHER, bytes_of(d.out, d.out_n), d.first);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
-	e = hand(self, &self->rec, TOPIC, bytes_of(d.out, d.out_n), 0x30);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
-	e = hand(self, &self->rec, TOPIC, bytes_of(d.out, d.out_n), 0x33);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+	e = ends_hand(self, &self->rec, TOPIC_OTHER, bytes_of(d.out, d.out_n), d.first);
+	ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+	e = ends_hand(self, &self->rec, TOPIC, bytes_of(d.out, d.out_n), 0x30);
+	ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+	e = ends_hand(self, &self->rec, TOPIC, bytes_of(d.out, d.out_n), 0x33);
+	ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 }
 
 /* A broker that signs what it should not deliver. */
@@ -1004,61 +498,61 @@ TEST_F(client, delivery_refused)
 	struct ssdtf_event e;
 	size_t n;
 
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "refused", 0, false);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "refused", 0, false);
 	d.level_0 = true;
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 	EXPECT_FALSE(e.ask_again); /* no other conversion would mend that */
 	d.level_0 = false;
 
 	d.grant = other_grant;
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_KEY_ID);
-	d.grant = grant_id;
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_KEY_ID);
+	d.grant = ends_grant_id;
 
 	d.origin = "sensor-8"; /* the bind names another */
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 	d.origin = DEVICE;
 
 	d.topic = "plant/7/other"; /* within the grant, not within the bind */
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 	d.topic = TOPIC_OTHER; /* the grant reads plant/7 only */
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_NOT_PERMITTED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_NOT_PERMITTED);
 	d.topic = TOPIC;
 
 	d.zero_salt = true; /* not under this grant */
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 	d.zero_salt = false;
 
 	/* An x of another point: the commitment does not fit. One of no point at all. */
 	ASSERT_EQ(p256_point_lift(self->x.point.b + 1, &lifted), 0);
 	memcpy(d.x, self->x.point.b + 1, P256_X_BYTES);
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_CANNOT_OPEN);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_CANNOT_OPEN);
 	EXPECT_TRUE(e.ask_again);
 	while (!p256_point_lift(off_curve, &lifted))
 		off_curve[31]++;
 	memcpy(d.x, off_curve, P256_X_BYTES);
 	if (!bytes_is_zero(bytes_of(d.x, P256_X_BYTES))) {
-		e = deliver(self, &d);
-		expect_refused(&e, SSDTF_REASON_CANNOT_OPEN);
+		e = ends_deliver(self, &d);
+		ends_expect_refused(&e, SSDTF_REASON_CANNOT_OPEN);
 		EXPECT_FALSE(e.ask_again); /* was asked for already */
 	}
 	/* Signed, but nothing that parses. */
-	n = broker_sign(self, TOPIC, 0x30, bytes_str("hello"), RECEIVER, body);
-	e = hand(self, &self->rec, TOPIC, bytes_of(body, n), 0x30);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	n = ends_broker_sign(self, TOPIC, 0x30, bytes_str("hello"), RECEIVER, body);
+	e = ends_hand(self, &self->rec, TOPIC, bytes_of(body, n), 0x30);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 	EXPECT_EQ(e.counter, 0);
 
 	/* And after all of this the right one still opens. */
 	memset(d.x, 0, sizeof(d.x));
-	e = deliver(self, &d);
-	expect_opened(&e, "refused");
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "refused");
 }
 
 TEST_F(client, grant_not_valid_now)
@@ -1069,18 +563,18 @@ TEST_F(client, grant_not_valid_now)
 
 	t.grant.not_before_ms = NOW_MS - 10;
 	t.grant.not_after_ms = NOW_MS + 10;
-	restart(self, &t, &self->rec);
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "timely", 0, false);
+	ends_restart(self, &t, &self->rec);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "timely", 0, false);
 	self->now.unix_ms = NOW_MS + 10;
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_KEY_ID);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_KEY_ID);
 	self->now.unix_ms = NOW_MS - 11;
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_KEY_ID);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_KEY_ID);
 	self->now.unix_ms = NOW_MS + 9;
-	e = deliver(self, &d);
-	expect_opened(&e, "timely");
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "timely");
 }
 
 TEST_F(client, replaced_id)
@@ -1090,25 +584,25 @@ TEST_F(client, replaced_id)
 	struct ssdtf_event e;
 
 	t.grant.flags = RECORD_GRANT_IDS_REPLACED;
-	restart(self, &t, &self->rec);
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "whose", 0, false);
+	ends_restart(self, &t, &self->rec);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "whose", 0, false);
 	d.origin = EXTERNAL;
 	d.zero_salt = true;
-	e = deliver(self, &d); /* with a proof that names the device */
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d); /* with a proof that names the device */
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 	d.proof = bytes_of("", 0);
-	e = deliver(self, &d);
-	expect_opened(&e, "whose");
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "whose");
 	EXPECT_TRUE(e.id_replaced);
 	EXPECT_TRUE(bytes_equal(e.origin, bytes_str(EXTERNAL)));
 	EXPECT_EQ(e.proof, SSDTF_PROOF_ABSENT);
 	/* A salt that is still there is still checked. */
-	seal(self, &d, TOPIC, "whose", 0, false);
+	ends_seal(self, &d, TOPIC, "whose", 0, false);
 	d.origin = EXTERNAL;
 	d.proof = bytes_of("", 0);
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 }
 
 /* --- PROTOCOL 4: trailers, proofs, replay ----------------------------------------------------- */
@@ -1119,31 +613,31 @@ TEST_F(client, proof_required_absent_altered)
 	struct delivery d;
 	struct ssdtf_event e;
 
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "proven", 1, false);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "proven", 1, false);
 	d.proof = bytes_of("", 0);
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 	d.proof = bytes_of(NULL, 0);
-	e = deliver(self, &d);
-	expect_opened(&e, "proven");
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "proven");
 
-	seal(self, &d, TOPIC, "altered", 1, false);
-	deliver(self, &d); /* which leaves the true proof in proof_bytes */
+	ends_seal(self, &d, TOPIC, "altered", 1, false);
+	ends_deliver(self, &d); /* which leaves the true proof in proof_bytes */
 	memcpy(proof, d.proof_bytes, sizeof(proof));
-	restart(self, &self->receiver_terms, &self->rec);
+	ends_restart(self, &self->receiver_terms, &self->rec);
 	memset(self->rec.origins, 0, sizeof(self->rec.origins));
-	session_open(self, &self->rec, 0);
+	ends_session_open(self, &self->rec, 0);
 	for (size_t i = 0; i < sizeof(proof); i++) {
 		proof[i] ^= 1u << i % 8;
 		d.proof = bytes_of(proof, sizeof(proof));
-		e = deliver(self, &d);
-		expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+		e = ends_deliver(self, &d);
+		ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 		proof[i] ^= 1u << i % 8;
 	}
 	d.proof = bytes_of(proof, sizeof(proof));
-	e = deliver(self, &d);
-	expect_opened(&e, "altered");
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "altered");
 }
 
 TEST_F(client, proof_of_an_origin_without_key)
@@ -1153,25 +647,25 @@ TEST_F(client, proof_of_an_origin_without_key)
 	struct ssdtf_event e;
 
 	t.n_origins = 0;
-	restart(self, &t, &self->rec);
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "who", 0, false);
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+	ends_restart(self, &t, &self->rec);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "who", 0, false);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 	t.grant.flags = 0;
-	restart(self, &t, &self->rec);
-	session_open(self, &self->rec, 0);
-	e = deliver(self, &d);
-	expect_opened(&e, "who");
+	ends_restart(self, &t, &self->rec);
+	ends_session_open(self, &self->rec, 0);
+	e = ends_deliver(self, &d);
+	ends_expect_opened(&e, "who");
 	EXPECT_EQ(e.proof, SSDTF_PROOF_UNCHECKED);
 	/* Not required, but of an origin whose key is known: then it must hold. */
 	t.n_origins = 1;
 	t.origin.signing = self->receiver.point;
-	restart(self, &t, &self->rec);
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "who", 0, false);
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
+	ends_restart(self, &t, &self->rec);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "who", 0, false);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
 }
 
 TEST_F(client, replay_window)
@@ -1180,26 +674,27 @@ TEST_F(client, replay_window)
 	const unsigned last = ARRAY_SIZE(d) - 1;
 	struct ssdtf_event e;
 
-	session_open(self, &self->rec, 0);
+	ends_session_open(self, &self->rec, 0);
 	for (unsigned i = 0; i <= last; i++)
-		seal(self, &d[i], TOPIC, "again", 0, false);
-	EXPECT_EQ(deliver(self, &d[1]).kind, SSDTF_MESSAGE);
-	e = deliver(self, &d[1]);
+		ends_seal(self, &d[i], TOPIC, "again", 0, false);
+	EXPECT_EQ(ends_deliver(self, &d[1]).kind, SSDTF_MESSAGE);
+	e = ends_deliver(self, &d[1]);
 	EXPECT_EQ(e.kind, SSDTF_REPLAYED);
 	EXPECT_EQ(e.counter, 2);
 	EXPECT_TRUE(e.plain.p == NULL);
-	EXPECT_EQ(deliver(self, &d[0]).kind, SSDTF_MESSAGE); /* older, not seen */
-	EXPECT_EQ(deliver(self, &d[last]).kind, SSDTF_MESSAGE);
-	EXPECT_EQ(deliver(self, &d[last]).kind, SSDTF_REPLAYED);
-	EXPECT_EQ(deliver(self, &d[2]).kind, SSDTF_MESSAGE); /* the last that the window reaches */
-	EXPECT_EQ(deliver(self, &d[1]).kind, SSDTF_REPLAYED);
+	EXPECT_EQ(ends_deliver(self, &d[0]).kind, SSDTF_MESSAGE); /* older, not seen */
+	EXPECT_EQ(ends_deliver(self, &d[last]).kind, SSDTF_MESSAGE);
+	EXPECT_EQ(ends_deliver(self, &d[last]).kind, SSDTF_REPLAYED);
+	EXPECT_EQ(ends_deliver(self, &d[2]).kind,
+		  SSDTF_MESSAGE); /* the last that the window reaches */
+	EXPECT_EQ(ends_deliver(self, &d[1]).kind, SSDTF_REPLAYED);
 	/* Below the window: not told from a replay. */
-	EXPECT_EQ(deliver(self, &d[0]).kind, SSDTF_REPLAYED);
+	EXPECT_EQ(ends_deliver(self, &d[0]).kind, SSDTF_REPLAYED);
 	/* The caller's array carries it over a restart. */
-	restart(self, &self->receiver_terms, &self->rec);
-	session_open(self, &self->rec, 0);
-	EXPECT_EQ(deliver(self, &d[last]).kind, SSDTF_REPLAYED);
-	EXPECT_EQ(deliver(self, &d[3]).kind, SSDTF_MESSAGE);
+	ends_restart(self, &self->receiver_terms, &self->rec);
+	ends_session_open(self, &self->rec, 0);
+	EXPECT_EQ(ends_deliver(self, &d[last]).kind, SSDTF_REPLAYED);
+	EXPECT_EQ(ends_deliver(self, &d[3]).kind, SSDTF_MESSAGE);
 	EXPECT_EQ(self->rec.client.stats.replayed, 1);
 }
 
@@ -1208,17 +703,17 @@ TEST_F(client, retained_is_exempt_if_its_sender_wished_so)
 	struct delivery d;
 	struct ssdtf_event e;
 
-	session_open(self, &self->rec, 0);
-	seal(self, &d, TOPIC, "kept", 0, true);
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_MESSAGE);
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_REPLAYED);
+	ends_session_open(self, &self->rec, 0);
+	ends_seal(self, &d, TOPIC, "kept", 0, true);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_MESSAGE);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_REPLAYED);
 	d.first |= 1;
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_MESSAGE);
-	EXPECT_EQ(deliver(self, &d).kind, SSDTF_MESSAGE);
-	seal(self, &d, TOPIC, "not kept", 0, false);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_MESSAGE);
+	EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_MESSAGE);
+	ends_seal(self, &d, TOPIC, "not kept", 0, false);
 	d.first |= 1;
-	e = deliver(self, &d);
-	expect_refused(&e, SSDTF_REASON_MALFORMED);
+	e = ends_deliver(self, &d);
+	ends_expect_refused(&e, SSDTF_REASON_MALFORMED);
 }
 
 /* More origins than the array has: the one heard longest ago is forgotten, never another. */
@@ -1234,106 +729,19 @@ TEST_F(client, origins_are_bounded)
 		memcpy(self->rec.origins[i].id, id, strlen(id));
 		self->rec.origins[i].used = i == 2 ? 1 : 10 + i;
 	}
-	restart(self, &self->receiver_terms, &self->rec);
-	session_open(self, &self->rec, 0);
+	ends_restart(self, &self->receiver_terms, &self->rec);
+	ends_session_open(self, &self->rec, 0);
 	for (unsigned i = 0; i < 2; i++) {
 		struct delivery d;
 
-		seal(self, &d, TOPIC, "new here", 0, false);
-		EXPECT_EQ(deliver(self, &d).kind, SSDTF_MESSAGE);
-		EXPECT_EQ(deliver(self, &d).kind, SSDTF_REPLAYED);
+		ends_seal(self, &d, TOPIC, "new here", 0, false);
+		EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_MESSAGE);
+		EXPECT_EQ(ends_deliver(self, &d).kind, SSDTF_REPLAYED);
 	}
 	EXPECT_EQ(c->stats.origins_forgotten, 1);
 	EXPECT_EQ(memcmp(self->rec.origins[2].id, DEVICE, strlen(DEVICE)), 0);
 	EXPECT_EQ(self->rec.origins[2].window.highest, 2);
 	ASSERT_GT(self->rec.origins[2].used, 13);
-}
-
-/* Signs n bodies as one batch and hands over message i of it, with trailer 2. */
-struct batch {
-	uint8_t bodies[BATCH][ROOM];
-	size_t n[BATCH];
-	uint8_t nodes[4 * BATCH][HASH_BYTES];
-	struct merkle tree;
-	uint8_t sig[P256_SIG_BYTES];
-};
-
-static void batch_sign(struct fixture_client *f, struct batch *b)
-{
-	uint8_t digest[HASH_BYTES];
-
-	ASSERT_LE(merkle_nodes(BATCH), ARRAY_SIZE(b->nodes));
-	for (unsigned i = 0; i < BATCH; i++) {
-		struct publish p = { .first = 0x30,
-				     .topic = bytes_str(TOPIC),
-				     .body = { bytes_of(b->bodies[i], b->n[i]) },
-				     .body_parts = 1,
-				     .client_id = bytes_str(RECEIVER) };
-
-		publish_leaf(&p, b->nodes[i]);
-	}
-	merkle_build(&b->tree, b->nodes, BATCH);
-	publish_root_digest(merkle_root(&b->tree), digest);
-	ASSERT_EQ(p256_sign_digest(f->broker.sign, digest, b->sig), 0);
-}
-
-static struct ssdtf_event batch_hand(struct fixture_client *f, struct batch *b, unsigned i,
-				     unsigned flip /* counted from the end; 0: none */)
-{
-	uint8_t payload[ROOM];
-	struct bytes_writer w = bytes_writer_of(payload, sizeof(payload));
-
-	bytes_write(&w, bytes_of(b->bodies[i], b->n[i]));
-	publish_write_trailer_2(b->sig, &b->tree, (uint16_t)i, &w);
-	ASSERT_FALSE(w.bad);
-	if (flip)
-		payload[w.used - flip] ^= 1;
-	return hand(f, &f->rec, TOPIC, bytes_of(payload, w.used), 0x30);
-}
-
-TEST_F(client, batch_is_verified_once)
-{
-	static struct batch b;
-	struct ssdtf_stats *stats = &self->rec.client.stats;
-	struct terms t = self->receiver_terms;
-	struct delivery d;
-	struct ssdtf_event e;
-	uint64_t before;
-
-	t.grant.flags = 0; /* no proof, so that only the broker's signatures count */
-	restart(self, &t, &self->rec);
-	session_open(self, &self->rec, 0);
-	for (unsigned i = 0; i < BATCH; i++) {
-		seal(self, &d, TOPIC, "batched", 0, false);
-		d.proof = bytes_of("", 0);
-		b.n[i] = broker_convert(self, &d, b.bodies[i]);
-	}
-	batch_sign(self, &b);
-	before = stats->verifications;
-	e = batch_hand(self, &b, 0, 0);
-	expect_opened(&e, "batched");
-	EXPECT_EQ(stats->verifications, before + 1);
-	for (unsigned i = 1; i < BATCH; i++) {
-		/* A wrong path under a known signature: another root, which is not known. */
-		for (unsigned flip = 6; flip < 6 + 32; flip += 7) {
-			e = batch_hand(self, &b, i, flip);
-			expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
-		}
-		before = stats->verifications;
-		e = batch_hand(self, &b, i, 0);
-		expect_opened(&e, "batched");
-		EXPECT_EQ(stats->verifications, before);
-	}
-	EXPECT_EQ(stats->roots_reused, BATCH - 1);
-	/* A sibling that is no envelope gets no batch trailer (PROTOCOL 4). */
-	memcpy(b.bodies[2], "yes", 3);
-	b.n[2] = 3;
-	batch_sign(self, &b);
-	e = batch_hand(self, &b, 2, 0);
-	expect_refused(&e, SSDTF_REASON_BAD_SIGNATURE);
-	/* Nor does a notice of the broker's own. */
-	b.n[2] = 0;
-	EXPECT_EQ(self->rec.n_sent, 0);
 }
 
 /* --- sending ---------------------------------------------------------------------------------- */
@@ -1363,7 +771,7 @@ TEST_F(client, seal_refuses)
 	EXPECT_EQ(s.counter, 1);
 	EXPECT_EQ(s.payload.n, SSDTF_SEALED_BYTES(1));
 	t.scope.not_after_ms = NOW_MS;
-	restart(self, &t, &self->dev);
+	ends_restart(self, &t, &self->dev);
 	EXPECT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), -ETIME);
 	self->now.unix_ms--;
 	EXPECT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), 0);
@@ -1383,7 +791,7 @@ TEST_F(client, will)
 	memcpy(d.sealed, s.payload.p, s.payload.n);
 	d.sealed_n = s.payload.n;
 	/* Signed as the PUBLISH that it will be: QoS 1, RETAIN. */
-	EXPECT_EQ(take_apart(self, &d, TOPIC, &t).counter, 1);
+	EXPECT_EQ(ends_take_apart(self, &d, TOPIC, &t).counter, 1);
 	EXPECT_EQ(ssdtf_seal_will(&self->dev.client, bytes_str(TOPIC),
 				  bytes_of(large, sizeof(large)), 0, false, self->now, out,
 				  sizeof(out), &s),
@@ -1414,7 +822,7 @@ static unsigned contexts_of(struct fixture_client *f, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		struct delivery d;
 
-		seal(f, &d, TOPIC, "x", 0, false);
+		ends_seal(f, &d, TOPIC, "x", 0, false);
 		enc_of(f, d.sealed, now, &seq);
 		if (memcmp(enc, now, sizeof(enc)))
 			ASSERT_TRUE(i == 0 || seq == 0);
@@ -1431,7 +839,7 @@ TEST_F(client, context_after_n_messages)
 	struct terms t = self->device_terms;
 
 	t.scope.rekey_messages = 3;
-	restart(self, &t, &self->dev);
+	ends_restart(self, &t, &self->dev);
 	EXPECT_EQ(contexts_of(self, 3), 1);
 	EXPECT_EQ(contexts_of(self, 3), 1);
 	EXPECT_EQ(contexts_of(self, 7), 3);
@@ -1442,7 +850,7 @@ TEST_F(client, context_after_t_seconds)
 	struct terms t = self->device_terms;
 
 	t.scope.rekey_seconds = 60;
-	restart(self, &t, &self->dev);
+	ends_restart(self, &t, &self->dev);
 	EXPECT_EQ(contexts_of(self, 2), 1);
 	self->now.mono_ms += 59999;
 	EXPECT_EQ(contexts_of(self, 2), 0);
@@ -1453,7 +861,7 @@ TEST_F(client, context_after_t_seconds)
 
 	/* A scope that sets no limit, or too high a one, has the protocol's. */
 	t.scope.rekey_seconds = 100000;
-	restart(self, &t, &self->dev);
+	ends_restart(self, &t, &self->dev);
 	EXPECT_EQ(contexts_of(self, 1), 1);
 	self->now.mono_ms += 3599999;
 	EXPECT_EQ(contexts_of(self, 1), 0);
@@ -1467,13 +875,13 @@ TEST_F_TIMEOUT(client, context_serves_65536_messages, 300)
 	uint8_t enc[2][33];
 	uint32_t seq;
 
-	seal(self, &d, TOPIC, "x", 0, false);
+	ends_seal(self, &d, TOPIC, "x", 0, false);
 	enc_of(self, d.sealed, enc[0], &seq);
 	/* The 65,533 in between differ from these in nothing but their number. */
 	self->dev.client.scopes[0].sender.seq_next = 65534;
 	self->dev.client.scopes[0].messages = 65534;
 	EXPECT_EQ(contexts_of(self, 2), 0);
-	seal(self, &d, TOPIC, "x", 0, false);
+	ends_seal(self, &d, TOPIC, "x", 0, false);
 	enc_of(self, d.sealed, enc[1], &seq);
 	EXPECT_EQ(seq, 0);
 	EXPECT_NE(memcmp(enc[0], enc[1], 33), 0);
@@ -1488,15 +896,15 @@ TEST_F(client, the_latest_epoch_is_used)
 	struct publish_trailer tr;
 
 	t.n_scopes = 2;
-	restart(self, &t, &self->dev);
+	ends_restart(self, &t, &self->dev);
 	c->scopes[1].key_id = KEY_ID + 1;
 	c->scopes[1].epoch = 2;
 	c->scopes[1].not_before_ms = NOW_MS + 1000;
-	seal(self, &d, TOPIC, "x", 0, false);
-	EXPECT_EQ(take_apart(self, &d, TOPIC, &tr).key_id, KEY_ID);
+	ends_seal(self, &d, TOPIC, "x", 0, false);
+	EXPECT_EQ(ends_take_apart(self, &d, TOPIC, &tr).key_id, KEY_ID);
 	self->now.unix_ms += 1000;
-	seal(self, &d, TOPIC, "x", 0, false);
-	EXPECT_EQ(take_apart(self, &d, TOPIC, &tr).key_id, KEY_ID + 1);
+	ends_seal(self, &d, TOPIC, "x", 0, false);
+	EXPECT_EQ(ends_take_apart(self, &d, TOPIC, &tr).key_id, KEY_ID + 1);
 	EXPECT_EQ(c->stats.contexts, 2);
 }
 
@@ -1523,7 +931,7 @@ TEST_F(client, counter_over_power_cuts)
 		}
 		/* All that survives is the mark. */
 		ssdtf_deinit(&e->client);
-		ASSERT_EQ(end_init(self, &self->device_terms, e, 0), 0);
+		ASSERT_EQ(ends_init(self, &self->device_terms, e, 0), 0);
 	}
 	ASSERT_LE(e->reserves, sealed / 8 + 40);
 	EXPECT_EQ(e->stored_mark, e->reserves * 8);
@@ -1542,9 +950,9 @@ TEST_F(client, counter_is_not_used_unless_reserved)
 	EXPECT_EQ(s.counter, 1);
 	ssdtf_deinit(&e->client);
 	e->stored_mark = UINT64_MAX;
-	EXPECT_EQ(end_init(self, &self->device_terms, e, 0), -EOVERFLOW);
+	EXPECT_EQ(ends_init(self, &self->device_terms, e, 0), -EOVERFLOW);
 	e->stored_mark = UINT64_MAX - 2;
-	ASSERT_EQ(end_init(self, &self->device_terms, e, 0), 0);
+	ASSERT_EQ(ends_init(self, &self->device_terms, e, 0), 0);
 	ASSERT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), 0);
 	EXPECT_EQ(s.counter, UINT64_MAX - 1);
 	EXPECT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), -EOVERFLOW);
@@ -1557,23 +965,23 @@ TEST_F(client, counter_that_the_broker_knows_better)
 	struct ssdtf_sealed s;
 
 	ASSERT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), 0);
-	event = session_open(self, e, 1);
+	event = ends_session_open(self, e, 1);
 	EXPECT_FALSE(event.counter_lost);
 	EXPECT_FALSE(event.acks_forged);
-	event = session_open(self, e, 1000); /* restored from an old backup */
+	event = ends_session_open(self, e, 1000); /* restored from an old backup */
 	EXPECT_TRUE(event.counter_lost);
 	EXPECT_EQ(event.counter, 1000);
 	ASSERT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), 0);
 	EXPECT_EQ(s.counter, 1001);
 	ASSERT_GE(e->stored_mark, 1001);
-	event = session_open(self, e, UINT64_MAX); /* a lie that would end all sending */
+	event = ends_session_open(self, e, UINT64_MAX); /* a lie that would end all sending */
 	EXPECT_FALSE(event.counter_lost);
 	ASSERT_EQ(try_seal(self, TOPIC, 0, ROOM, &s), 0);
 	EXPECT_EQ(s.counter, 1002);
 	ssdtf_acknowledged(&e->client, 1002);
-	event = session_open(self, e, 1001);
+	event = ends_session_open(self, e, 1001);
 	EXPECT_TRUE(event.acks_forged);
-	event = session_open(self, e, 1002);
+	event = ends_session_open(self, e, 1002);
 	EXPECT_FALSE(event.acks_forged);
 }
 
@@ -1590,7 +998,7 @@ static struct ssdtf_event hand_error(struct fixture_client *f, uint8_t reason, u
 	bytes_write_u16_view(&w, bytes_str("because"));
 	bytes_write(&w, bytes_of(r_b, 32));
 	bytes_write_u32(&w, n);
-	return hand_signed(f, &f->dev, SSDTF_TOPIC_ERROR, bytes_of(body, w.used));
+	return ends_hand_signed(f, &f->dev, SSDTF_TOPIC_ERROR, bytes_of(body, w.used));
 }
 
 TEST_F(client, errors)
@@ -1600,7 +1008,7 @@ TEST_F(client, errors)
 	struct ssdtf_event event;
 	size_t n;
 
-	session_open(self, e, 0);
+	ends_session_open(self, e, 0);
 	event = hand_error(self, 4, 77, e->r_b, 1);
 	ASSERT_EQ(event.kind, SSDTF_ERROR);
 	EXPECT_EQ(event.reason, SSDTF_REASON_KEY_ID);
@@ -1613,13 +1021,15 @@ TEST_F(client, errors)
 	EXPECT_EQ(hand_error(self, 4, 77, e->r_b, 8).kind, SSDTF_IGNORED);
 	EXPECT_EQ(hand_error(self, 200, 77, e->r_b, 10).reason, 200);
 	/* Unsigned, cut, and for somebody else. */
-	n = broker_sign(self, SSDTF_TOPIC_ERROR, 0x30, bytes_str("short"), DEVICE, payload);
-	EXPECT_EQ(hand(self, e, SSDTF_TOPIC_ERROR, bytes_of(payload, n), 0x30).kind, SSDTF_IGNORED);
+	n = ends_broker_sign(self, SSDTF_TOPIC_ERROR, 0x30, bytes_str("short"), DEVICE, payload);
+	EXPECT_EQ(ends_hand(self, e, SSDTF_TOPIC_ERROR, bytes_of(payload, n), 0x30).kind,
+		  SSDTF_IGNORED);
 	payload[0] ^= 1;
-	EXPECT_EQ(hand(self, e, SSDTF_TOPIC_ERROR, bytes_of(payload, n), 0x30).kind, SSDTF_IGNORED);
-	EXPECT_EQ(hand_signed(self, e, "$SSDTF/what", bytes_str("x")).kind, SSDTF_IGNORED);
+	EXPECT_EQ(ends_hand(self, e, SSDTF_TOPIC_ERROR, bytes_of(payload, n), 0x30).kind,
+		  SSDTF_IGNORED);
+	EXPECT_EQ(ends_hand_signed(self, e, "$SSDTF/what", bytes_str("x")).kind, SSDTF_IGNORED);
 	/* A new session counts anew. */
-	session_open(self, e, 0);
+	ends_session_open(self, e, 0);
 	EXPECT_EQ(hand_error(self, 4, 77, e->r_b, 1).kind, SSDTF_ERROR);
 }
 
@@ -1627,7 +1037,7 @@ TEST_F(client, error_8_opens_a_new_context)
 {
 	struct end *e = &self->dev;
 
-	session_open(self, e, 0);
+	ends_session_open(self, e, 0);
 	EXPECT_EQ(contexts_of(self, 2), 1);
 	EXPECT_EQ(hand_error(self, 3, 1, e->r_b, 1).kind, SSDTF_ERROR);
 	EXPECT_EQ(contexts_of(self, 2), 0);
@@ -1663,11 +1073,11 @@ TEST_F(client, nack_and_report)
 	char text[400];
 
 	ASSERT_EQ(p256_public_new(&self->receiver.point, &key), 0);
-	session_open(self, e, 0);
-	seal(self, &d, TOPIC, "bad", 0, false);
+	ends_session_open(self, e, 0);
+	ends_seal(self, &d, TOPIC, "bad", 0, false);
 	memcpy(d.x, self->x.point.b + 1, P256_X_BYTES);
-	event = deliver(self, &d);
-	expect_refused(&event, SSDTF_REASON_CANNOT_OPEN);
+	event = ends_deliver(self, &d);
+	ends_expect_refused(&event, SSDTF_REASON_CANNOT_OPEN);
 	EXPECT_TRUE(event.ask_again);
 	ASSERT_EQ(ssdtf_nack(&e->client, &event), 0);
 	r = bytes_reader_of(sent_body(e, RECEIVER, key, SSDTF_TOPIC_NACK));
@@ -1678,7 +1088,7 @@ TEST_F(client, nack_and_report)
 	EXPECT_EQ(bytes_read_u32(&r), 1);
 	EXPECT_TRUE(bytes_read_done(&r));
 
-	event = deliver(self, &d);
+	event = ends_deliver(self, &d);
 	EXPECT_FALSE(event.ask_again);
 	EXPECT_EQ(ssdtf_nack(&e->client, &event), -EINVAL);
 	memset(text, 'x', sizeof(text));
@@ -1708,14 +1118,14 @@ TEST_F(client, report_as_the_manager_gets_it)
 	struct bytes_writer w = bytes_writer_of(outer, sizeof(outer));
 	struct ssdtf_event e;
 
-	session_open(self, &self->dev, 0);
-	session_open(self, &self->rec, 0);
+	ends_session_open(self, &self->dev, 0);
+	ends_session_open(self, &self->rec, 0);
 	ASSERT_EQ(ssdtf_report(&self->dev.client, 5, 12, bytes_str("gw-1"), bytes_str("why")), 0);
 	bytes_write_u8_view(&w, bytes_str(DEVICE));
 	bytes_write_u8(&w, 0x30);
 	bytes_write_u16(&w, 0);
 	bytes_write(&w, bytes_of(self->dev.sent[0].payload, self->dev.sent[0].n));
-	e = hand_signed(self, &self->rec, SSDTF_TOPIC_REPORT, bytes_of(outer, w.used));
+	e = ends_hand_signed(self, &self->rec, SSDTF_TOPIC_REPORT, bytes_of(outer, w.used));
 	ASSERT_EQ(e.kind, SSDTF_REPORTED);
 	EXPECT_TRUE(e.reporter_verified);
 	EXPECT_TRUE(bytes_equal(e.reporter, bytes_str(DEVICE)));
@@ -1724,7 +1134,7 @@ TEST_F(client, report_as_the_manager_gets_it)
 	EXPECT_TRUE(bytes_equal(e.origin, bytes_str("gw-1")));
 	/* A broker that changes the words of a reporter whose key we know. */
 	outer[1 + strlen(DEVICE) + 3 + 1 + 8] ^= 1;
-	e = hand_signed(self, &self->rec, SSDTF_TOPIC_REPORT, bytes_of(outer, w.used));
+	e = ends_hand_signed(self, &self->rec, SSDTF_TOPIC_REPORT, bytes_of(outer, w.used));
 	EXPECT_EQ(e.kind, SSDTF_IGNORED);
 }
 

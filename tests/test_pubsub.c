@@ -18,6 +18,7 @@
 
 #include "tests/harness.h"
 #include "userspace/bundle/statement.h"
+#include "userspace/client/batch.h"
 #include "userspace/client/dial.h"
 #include "userspace/client/input.h"
 #include "userspace/client/outbox.h"
@@ -42,19 +43,27 @@ static void put_file(struct fixture_dir *f, const char *name, struct bytes v)
 	ASSERT_EQ(file_write(f->fd, name, v, 0600), 0);
 }
 
-static void put_bundle(struct fixture_dir *f, uint64_t serial)
+/* With a scope, or none where it is NULL. */
+static void put_bundle_with(struct fixture_dir *f, uint64_t serial,
+			    const struct record_scope *scope)
 {
 	struct bundle_party b = { .party_id = bytes_str("rec-1"),
 				  .signing = f->signing_point,
 				  .gateway_id = bytes_str("gw-1"),
 				  .broker = f->signing_point };
 	struct statement s = { .kind = STATEMENT_BUNDLE, .serial = serial };
-	uint8_t body[512], whole[1024], digest[32], sig[64];
+	uint8_t record[256], body[512], whole[1024], digest[32], sig[64];
+	struct bytes_writer r = bytes_writer_of(record, sizeof(record));
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
 
 	bundle_party_write_head(&b, &w);
-	for (unsigned i = 0; i < 3; i++)
-		bytes_write_u16(&w, 0); /* no scopes, no grants, no origins */
+	bytes_write_u16(&w, scope ? 1 : 0);
+	if (scope) {
+		record_scope_encode(scope, &r);
+		bundle_party_write_record(bytes_of(record, r.used), &w);
+	}
+	bytes_write_u16(&w, 0); /* no grants, */
+	bytes_write_u16(&w, 0); /* no origins */
 	s.body = bytes_of(body, w.used);
 	w = bytes_writer_of(whole, sizeof(whole));
 	statement_write_unsigned(&s, &w);
@@ -63,6 +72,11 @@ static void put_bundle(struct fixture_dir *f, uint64_t serial)
 	bytes_write(&w, bytes_of(sig, sizeof(sig)));
 	ASSERT_FALSE(w.bad);
 	put_file(f, "bundle", bytes_of(whole, w.used));
+}
+
+static void put_bundle(struct fixture_dir *f, uint64_t serial)
+{
+	put_bundle_with(f, serial, NULL);
 }
 
 FIXTURE_SETUP(dir)
@@ -173,6 +187,8 @@ TEST_F(dir, party_opens_and_locks)
 	EXPECT_EQ(code_of_open(self), 0);
 	open_party(self);
 	ASSERT_STREQ(self->party.id, "rec-1");
+	EXPECT_EQ(self->party.client.n_contexts, ORIGINS); /* one for each origin */
+	EXPECT_TRUE(self->party.client.contexts == self->party.contexts);
 	EXPECT_EQ(code_of_open(self), EX_TEMPFAIL);
 	party_close(&self->party);
 	EXPECT_EQ(code_of_open(self), 0);
@@ -371,6 +387,28 @@ TEST(outbox_seals_anew_and_drops)
 	outbox_deinit(&o);
 }
 
+TEST(outbox_names_what_is_not_sealed)
+{
+	struct outbox_message *m[4];
+	struct outbox o;
+
+	outbox_init(&o);
+	EXPECT_EQ(outbox_unsealed(&o, m, 4), 0);
+	fill(&o, 6);
+	send_next(&o, 1);
+	send_next(&o, 2);
+	outbox_unsend(&o, outbox_by_mid(&o, 2)); /* waits again, and is sealed */
+	ASSERT_EQ(outbox_unsealed(&o, m, 4), 4);
+	for (unsigned i = 0; i < 4; i++)
+		EXPECT_EQ(m[i]->plain[0], i + 2);
+	EXPECT_EQ(outbox_unsealed(&o, m, 3), 3);
+	outbox_reseal(&o, outbox_by_counter(&o, 1));
+	ASSERT_EQ(outbox_unsealed(&o, m, 2), 2);
+	EXPECT_EQ(m[0]->plain[0], 0);
+	EXPECT_EQ(m[1]->plain[0], 2);
+	outbox_deinit(&o);
+}
+
 TEST(outbox_is_bounded)
 {
 	struct outbox o;
@@ -387,6 +425,68 @@ TEST(outbox_is_bounded)
 	EXPECT_TRUE(outbox_by_counter(&o, 3 * OUTBOX_MAX) != NULL);
 	EXPECT_TRUE(outbox_by_counter(&o, 2 * OUTBOX_MAX) == NULL);
 	outbox_deinit(&o);
+}
+
+/* --- batches ---------------------------------------------------------------------------------- */
+
+/* The trailer of the next message that waits: kind, and its place in a batch of so many. It goes to
+ * done. */
+static void expect_sealed(struct outbox *o, unsigned kind, unsigned index, unsigned size)
+{
+	struct outbox_message *m = outbox_next(o);
+	struct publish_trailer t;
+
+	ASSERT_TRUE(m != NULL && m->sealed != NULL);
+	EXPECT_EQ(m->seals, 1);
+	ASSERT_EQ(publish_split(bytes_of(m->sealed, m->sealed_n), &t), 0);
+	EXPECT_EQ(t.kind, kind);
+	EXPECT_EQ(t.index, index);
+	EXPECT_EQ(t.size, size);
+	outbox_mark_sent(o, m);
+	outbox_mark_done(o, m);
+}
+
+TEST_F(dir, what_waits_is_signed_together)
+{
+	struct record_scope scope = { .key_id = 1,
+				      .epoch = 1,
+				      .name = bytes_str("plant"),
+				      .suite = HPKE_SUITE_AES_128_GCM,
+				      .a = self->signing_point,
+				      .n_filters = 1,
+				      .filters = { bytes_str("plant/#") } };
+	struct batch_options b = { .topic = "plant/a", .qos = 1, .max = BATCH_MAX };
+	struct ssdtf_time now = { .unix_ms = 1, .mono_ms = 1 };
+	struct ssdtf_client *c = &self->party.client;
+	struct outbox o;
+
+	put_bundle_with(self, 11, &scope);
+	open_party(self);
+	outbox_init(&o);
+	ASSERT_EQ(batch_seal(&o, c, &b, now), 0); /* nothing */
+	EXPECT_EQ(c->stats.signatures, 0);
+	fill(&o, 1);
+	ASSERT_EQ(batch_seal(&o, c, &b, now), 0);
+	expect_sealed(&o, 1, 0, 0);
+	fill(&o, 5);
+	ASSERT_EQ(batch_seal(&o, c, &b, now), 0);
+	ASSERT_EQ(batch_seal(&o, c, &b, now), 0); /* what is sealed stays as it is */
+	EXPECT_EQ(c->stats.signatures, 2);
+	for (unsigned i = 0; i < 5; i++)
+		expect_sealed(&o, 2, i, 5);
+	b.max = 2;
+	fill(&o, 5);
+	ASSERT_EQ(batch_seal(&o, c, &b, now), 0);
+	for (unsigned i = 0; i < 4; i++)
+		expect_sealed(&o, 2, i % 2, 2);
+	expect_sealed(&o, 1, 0, 0);
+	fill(&o, 3);
+	b.topic = "elsewhere";
+	EXPECT_EQ(batch_seal(&o, c, &b, now), -EACCES);
+	EXPECT_TRUE(outbox_next(&o)->sealed == NULL);
+	EXPECT_EQ(c->stats.sealed, 11);
+	outbox_deinit(&o);
+	party_close(&self->party);
 }
 
 /* --- input ------------------------------------------------------------------------------------ */

@@ -11,6 +11,7 @@
 
 #include "userspace/base/log.h"
 #include "userspace/base/text.h"
+#include "userspace/client/batch.h"
 
 #define RETRY_S		 30
 #define KEEPALIVE_S	 60
@@ -31,6 +32,9 @@ enum {
 	LONG_WILL_RETAIN,
 	LONG_REPEAT,
 	LONG_REPEAT_DELAY,
+	LONG_BATCH,
+	LONG_REKEY_MESSAGES,
+	LONG_REKEY_SECONDS,
 	LONG_META,
 	LONG_JSON,
 	LONG_WIRE,
@@ -70,6 +74,9 @@ static const struct option long_pub[] = {
 	{ "retain", no_argument, NULL, 'r' },
 	{ "repeat", required_argument, NULL, LONG_REPEAT },
 	{ "repeat-delay", required_argument, NULL, LONG_REPEAT_DELAY },
+	{ "batch", required_argument, NULL, LONG_BATCH },
+	{ "rekey-messages", required_argument, NULL, LONG_REKEY_MESSAGES },
+	{ "rekey-seconds", required_argument, NULL, LONG_REKEY_SECONDS },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -116,6 +123,11 @@ static const char usage_pub[] =
 	"  -r, --retain          the broker keeps the last one for those who subscribe later\n"
 	"  --repeat N            publish the message N times,\n"
 	"  --repeat-delay S      S seconds (0.5) apart\n"
+	"  --batch N             sign up to N messages at once that are there together (64);\n"
+	"                        none waits for others\n"
+	"  --rekey-messages N, --rekey-seconds S\n"
+	"                        a new HPKE context after N messages (1: for each), and after S\n"
+	"                        seconds; the bundle's limits hold where they are lower\n"
 	"  -W S                  wait so long for acknowledgements at the end (30)\n";
 
 static const char usage_sub[] =
@@ -289,6 +301,15 @@ static bool take_pub(int c, char *arg, struct options *o)
 	case LONG_REPEAT_DELAY:
 		o->delay_ms = seconds("--repeat-delay", arg);
 		return true;
+	case LONG_BATCH:
+		o->batch = number("--batch", arg, 1, BATCH_MAX);
+		return true;
+	case LONG_REKEY_MESSAGES:
+		o->rekey_messages = number("--rekey-messages", arg, 1, SSDTF_CONTEXT_MESSAGES_MAX);
+		return true;
+	case LONG_REKEY_SECONDS:
+		o->rekey_seconds = number("--rekey-seconds", arg, 1, SSDTF_CONTEXT_SECONDS_MAX);
+		return true;
 	}
 	return false;
 }
@@ -371,6 +392,7 @@ void options_parse(enum options_program program, int argc, char **argv, struct o
 		.dir = getenv("SSDTF_DIR"),
 		.times = 1,
 		.delay_ms = 500,
+		.batch = BATCH_MAX,
 		.n_origins = ORIGINS,
 	};
 	int c;

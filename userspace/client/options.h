@@ -39,6 +39,8 @@ struct options {
 	const char *message; /* or the file's path */
 	bool retain;
 	uint32_t times, delay_ms;
+	uint32_t batch;				/* messages under one signature */
+	uint32_t rekey_messages, rekey_seconds; /* 0: as the bundle says */
 
 	bool verbose, no_newline, no_retained, meta, json, wire;
 	uint32_t count; /* -C; 0: no limit */

@@ -69,6 +69,20 @@ struct outbox_message *outbox_next(struct outbox *o)
 	return list_first(&o->waiting, struct outbox_message, link);
 }
 
+unsigned outbox_unsealed(const struct outbox *o, struct outbox_message **ret_list, unsigned max)
+{
+	unsigned n = 0;
+	struct list *pos;
+
+	list_for_each(pos, &o->waiting) {
+		if (n == max)
+			break;
+		if (!message_of(pos)->sealed)
+			ret_list[n++] = message_of(pos);
+	}
+	return n;
+}
+
 void outbox_mark_sent(struct outbox *o, struct outbox_message *m)
 {
 	list_del(&m->link);

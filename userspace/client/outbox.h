@@ -55,6 +55,8 @@ static inline bool outbox_full(const struct outbox *o)
 int outbox_add(struct outbox *o, struct bytes plain) must_check;
 /* The next to be sent, or NULL. */
 struct outbox_message *outbox_next(struct outbox *o);
+/* Those that wait and are not sealed, in their order, max at most. Returns how many. */
+unsigned outbox_unsealed(const struct outbox *o, struct outbox_message **ret_list, unsigned max);
 /* From waiting to sent, before it is handed to the library. */
 void outbox_mark_sent(struct outbox *o, struct outbox_message *m);
 /* Back to the head of waiting: it was not sent after all. */

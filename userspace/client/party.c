@@ -18,6 +18,7 @@
 #define NUMBER_BYTES_MAX   32
 #define WINDOW_BYTES_MAX   (1 + ENVELOPE_ORIGIN_BYTES_MAX + 3 * 8)
 #define BUNDLE_BYTES_MAX   STATEMENT_BYTES((size_t)STATEMENT_BODY_BYTES_MAX)
+#define CONTEXTS_MAX	   4096
 #define WINDOWS_MAGIC	   "SSDTF windows 1\n"
 #define WINDOWS_HEAD_BYTES 20 /* magic and u32 n */
 
@@ -175,6 +176,15 @@ static void windows_load(struct party *p, unsigned n_origins)
 	free(file);
 }
 
+/* One for each origin, within reason: they are of use for senders that are heard again soon. */
+static void contexts_new(struct party *p)
+{
+	p->n_contexts = p->n_origins < CONTEXTS_MAX ? p->n_origins : CONTEXTS_MAX;
+	p->contexts = calloc(p->n_contexts, sizeof(p->contexts[0]));
+	if (!p->contexts)
+		exit_with(EX_OSERR, "no memory for %u contexts", p->n_contexts);
+}
+
 /* --- start-up --------------------------------------------------------------------------------- */
 
 static void lock_dir(struct party *p)
@@ -259,8 +269,12 @@ static void client_init(struct party *p, const struct party_config *config, stru
 		.encryption = config->reads ? &encryption : NULL,
 		.manager = &manager,
 		.counter_step = config->counter_step,
+		.rekey_messages = config->rekey_messages,
+		.rekey_seconds = config->rekey_seconds,
 		.origins = p->origins,
 		.n_origins = p->n_origins,
+		.contexts = p->contexts,
+		.n_contexts = p->n_contexts,
 		.ops = config->ops,
 		.ctx = config->ctx,
 	};
@@ -297,8 +311,10 @@ void party_open(struct party *p, const struct party_config *config, struct ssdtf
 			  "%s/counter is damaged; remove it and the counter goes on "
 			  "behind the highest that the broker knows",
 			  p->path);
-	if (config->reads)
+	if (config->reads) {
 		windows_load(p, config->n_origins);
+		contexts_new(p);
+	}
 	client_init(p, config, now);
 	id = ssdtf_id(&p->client);
 	memcpy(p->id, id.p, id.n);
@@ -339,6 +355,7 @@ void party_close(struct party *p)
 {
 	ssdtf_deinit(&p->client);
 	bundle_free(p->bundle, p->bundle_n);
+	free(p->contexts); /* which ssdtf_deinit() has wiped */
 	free(p->origins);
 	(void)close(p->dir); /* ends the lock */
 }

@@ -29,6 +29,7 @@ struct party_config {
 	bool reads;	       /* take the encryption key */
 	unsigned n_origins;    /* with reads: how many replay windows there are */
 	uint32_t counter_step; /* counters reserved by one write; 0: the library's choice */
+	uint32_t rekey_messages, rekey_seconds; /* of a sending context; 0: as the bundle says */
 	const struct ssdtf_ops *ops;
 	void *ctx; /* for ops */
 };
@@ -41,6 +42,8 @@ struct party {
 	size_t bundle_n;
 	struct ssdtf_origin *origins;
 	unsigned n_origins;
+	struct ssdtf_context *contexts;
+	unsigned n_contexts;
 	struct ssdtf_client client;
 };
 

@@ -2,7 +2,7 @@
 /*
  * ssdtf-pub: seals, signs and publishes.
  *
- *   input --> outbox --ssdtf_seal--> libmosquitto --> broker
+ *   input --> outbox --batch_seal--> libmosquitto --> broker
  *               ^ PUBACK, $SSDTF/error, connection lost
  *
  * A QoS 1 message is kept until it is acknowledged, over any number of reconnects. The end waits
@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "userspace/base/log.h"
+#include "userspace/client/batch.h"
 #include "userspace/client/input.h"
 #include "userspace/client/link.h"
 #include "userspace/client/options.h"
@@ -57,6 +58,8 @@ static void cannot_seal(const struct pub *p, int error)
 	const char *topic = p->options.topics[0];
 
 	switch (error) {
+	case -ENOMEM:
+		exit_with(EX_OSERR, "no memory to seal what waits");
 	case -EACCES:
 		exit_with(EX_NOPERM, "no scope of %s's bundle covers the topic %s", p->party.id,
 			  topic);
@@ -71,23 +74,16 @@ static void cannot_seal(const struct pub *p, int error)
 	exit_with(EX_IOERR, "%s: a message cannot be sealed: %s", p->party.path, strerror(-error));
 }
 
-static void seal(struct pub *p, struct outbox_message *m)
+static void seal_waiting(struct pub *p)
 {
 	const struct options *o = &p->options;
-	size_t room = SSDTF_SEALED_BYTES(m->plain_n);
-	struct ssdtf_sealed s;
-	int ret;
+	const struct batch_options b = {
+		.topic = o->topics[0], .qos = o->qos, .retain = o->retain, .max = o->batch
+	};
+	int ret = batch_seal(&p->outbox, &p->party.client, &b, link_time(&o->link));
 
-	m->sealed = malloc(room);
-	if (!m->sealed)
-		exit_with(EX_OSERR, "no memory for a message of %zu bytes", m->plain_n);
-	ret = ssdtf_seal(&p->party.client, bytes_str(o->topics[0]), bytes_of(m->plain, m->plain_n),
-			 o->qos, o->retain, link_time(&o->link), m->sealed, room, &s);
 	if (ret)
 		cannot_seal(p, ret);
-	m->sealed_n = s.payload.n;
-	m->counter = s.counter;
-	m->seals++;
 }
 
 static void send_waiting(struct pub *p)
@@ -97,7 +93,7 @@ static void send_waiting(struct pub *p)
 
 	while (link_is_open(&p->link) && (m = outbox_next(&p->outbox))) {
 		if (!m->sealed)
-			seal(p, m);
+			seal_waiting(p);
 		/* Before it is handed over: at QoS 0 it is done before link_publish() returns. */
 		outbox_mark_sent(&p->outbox, m);
 		p->progress_ms = now_ms(p);
@@ -115,7 +111,8 @@ static void send_waiting(struct pub *p)
 	}
 }
 
-static void take_input(struct pub *p)
+/* True where the outbox was full before the input was empty. */
+static bool take_input(struct pub *p)
 {
 	struct bytes message;
 	int ret = 0;
@@ -127,11 +124,12 @@ static void take_input(struct pub *p)
 			p->ended_ms = now_ms(p);
 		}
 		if (ret)
-			return;
+			return false;
 		ret = outbox_add(&p->outbox, message);
 		if (ret)
 			exit_with(EX_OSERR, "no memory for a message of %zu bytes", message.n);
 	}
+	return !p->input_ended;
 }
 
 /* --- what comes back -------------------------------------------------------------------------- */
@@ -280,6 +278,23 @@ static void open_input(struct pub *p)
 	input_init_fd(&p->input, fd, o->source == OPTIONS_SOURCE_LINES, o->times, o->delay_ms);
 }
 
+/* The manager's limits hold, but who asked for more should know. */
+static void check_rekey(const struct options *o, struct ssdtf_client *c)
+{
+	struct ssdtf_rekey r;
+
+	if (ssdtf_rekey(c, bytes_str(o->topics[0]), link_time(&o->link), &r))
+		return; /* no scope covers the topic: sealing will say so */
+	if (o->rekey_messages > r.messages)
+		log_warn("--rekey-messages %u: a context of %s's scope serves %u at most, as its "
+			 "bundle says",
+			 o->rekey_messages, o->topics[0], r.messages);
+	if (o->rekey_seconds > r.seconds)
+		log_warn("--rekey-seconds %u: a context of %s's scope is kept for %u s at most, as "
+			 "its bundle says",
+			 o->rekey_seconds, o->topics[0], r.seconds);
+}
+
 static void read_input(struct pub *p)
 {
 	struct pollfd ready = { .fd = input_fd(&p->input), .events = POLLIN };
@@ -317,10 +332,11 @@ static int run(struct pub *p)
 {
 	uint64_t until;
 	int watch, code = 0;
+	bool more;
 
 	while (!code && !link_stopped()) {
 		read_input(p);
-		take_input(p);
+		more = take_input(p);
 		send_waiting(p);
 		if (finished(p))
 			break;
@@ -329,6 +345,9 @@ static int run(struct pub *p)
 		until = now_ms(p) + TURN_MS;
 		if (!outbox_full(&p->outbox) && input_next_ms(&p->input) < until)
 			until = input_next_ms(&p->input);
+		/* At QoS 0 the outbox is empty again already. */
+		if (more && !outbox_full(&p->outbox))
+			until = 0;
 		code = link_turn(&p->link, watch, until);
 	}
 	return code;
@@ -362,9 +381,12 @@ int main(int argc, char **argv)
 	config.dir = p.options.dir;
 	config.id = p.options.id;
 	config.counter_step = p.options.counter_step;
+	config.rekey_messages = p.options.rekey_messages;
+	config.rekey_seconds = p.options.rekey_seconds;
 	link_catch_signals();
 	link_init(&p.link, &p.party, &p.options.link, &handler, &p);
 	party_open(&p.party, &config, link_time(&p.options.link));
+	check_rekey(&p.options, &p.party.client);
 	outbox_init(&p.outbox);
 	open_input(&p);
 	code = run(&p);

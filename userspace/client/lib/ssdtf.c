@@ -132,6 +132,7 @@ static int check_bundle(const struct ssdtf_client *c, struct bytes bytes, struct
 	return 0;
 }
 
+/* 0 wishes nothing. */
 static uint32_t within(uint32_t wish, uint32_t most)
 {
 	return wish && wish < most ? wish : most;
@@ -155,8 +156,10 @@ static void take_scopes(struct ssdtf_client *c)
 		to->not_after_ms = s.not_after_ms;
 		to->a = s.a;
 		to->suite = (enum hpke_suite)s.suite;
-		to->messages_max = within(s.rekey_messages, HPKE_SEQ_MAX + 1);
-		to->seconds_max = within(s.rekey_seconds, SSDTF_CONTEXT_SECONDS_MAX);
+		to->messages_max = within(c->rekey_messages,
+					  within(s.rekey_messages, SSDTF_CONTEXT_MESSAGES_MAX));
+		to->seconds_max = within(c->rekey_seconds,
+					 within(s.rekey_seconds, SSDTF_CONTEXT_SECONDS_MAX));
 	}
 }
 
@@ -165,6 +168,7 @@ static void take_grants(struct ssdtf_client *c)
 	struct bytes_reader r = c->bundle.grants;
 	struct record_grant g;
 
+	ssdtf_contexts_wipe(c);
 	secret_wipe(c->grants, sizeof(c->grants));
 	c->n_grants = 0;
 	while (c->reads && c->n_grants < c->bundle.n_grants && !bundle_party_next_grant(&r, &g)) {
@@ -204,8 +208,7 @@ static int load(struct ssdtf_client *c, struct bytes bytes, struct bytes id, uin
 	take_scopes(c);
 	take_grants(c);
 	/* What was remembered stood under the old bundle's keys. */
-	ssdtf_keys_close(c);
-	c->roots_used = c->roots_at = 0;
+	ssdtf_signers_forget(c);
 	return 0;
 }
 
@@ -238,7 +241,7 @@ static bool config_is_whole(const struct ssdtf_config *config)
 	return config->signing && config->manager && ops && ops->publish && ops->disconnect &&
 	       ops->counter_load && ops->counter_reserve &&
 	       (!config->encryption || config->n_origins) &&
-	       (!config->n_origins || config->origins);
+	       (!config->n_origins || config->origins) && (!config->contexts || config->n_contexts);
 }
 
 int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config, struct ssdtf_time now)
@@ -259,6 +262,10 @@ int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config, struct
 	c->ctx = config->ctx;
 	c->origins = config->origins;
 	c->n_origins = config->n_origins;
+	c->contexts = config->contexts ? config->contexts : c->own_contexts;
+	c->n_contexts = config->contexts ? config->n_contexts : SSDTF_CONTEXTS_MAX;
+	c->rekey_messages = config->rekey_messages;
+	c->rekey_seconds = config->rekey_seconds;
 	c->counter_step = config->counter_step ? config->counter_step : SSDTF_COUNTER_STEP;
 	ret = load_keys(c, config);
 	if (!ret)
@@ -273,7 +280,8 @@ int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config, struct
 void ssdtf_deinit(struct ssdtf_client *c)
 {
 	ssdtf_contexts_close(c);
-	ssdtf_keys_close(c);
+	ssdtf_contexts_wipe(c);
+	ssdtf_signers_forget(c);
 	p256_public_free(c->broker);
 	p256_public_free(c->manager);
 	p256_private_free(c->signing);

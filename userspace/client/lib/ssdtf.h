@@ -10,6 +10,7 @@
  *            v                  through ops->publish, ops->disconnect -> PUBLISH, DISCONNECT
  *   struct ssdtf_event: authenticated, a message opened, an error, one that would not open ...
  *   ssdtf_seal()           --> payload ------------------------------> PUBLISH
+ *   ssdtf_seal_batch()     --> several, under one signature ---------> PUBLISH ...
  *   ssdtf_on_disconnect()  <------------------------------------------ the connection ended
  *
  * The library is C99, does no I/O, reads no clock and allocates nothing itself (the crypto library
@@ -48,22 +49,31 @@
 #ifndef SSDTF_GRANTS_MAX
 #define SSDTF_GRANTS_MAX 64 /* key ids it may read; some 200 bytes each */
 #endif
+/* Batch signatures remembered as verified, the broker's and the origins': as many as have batches
+ * on their way at one time. 40 bytes each. */
+#ifndef SSDTF_ROOTS_MAX
+#define SSDTF_ROOTS_MAX 16
+#endif
+/* Senders' contexts remembered where the configuration gives no array: some 200 bytes each. */
+#ifndef SSDTF_CONTEXTS_MAX
+#define SSDTF_CONTEXTS_MAX 8
+#endif
 
-#define SSDTF_KEYS_MAX		  8   /* origins' public keys held ready */
-#define SSDTF_ROOTS_MAX		  4   /* batch signatures remembered as verified */
-#define SSDTF_FAILED_MAX	  4   /* messages remembered as not opened */
-#define SSDTF_USER_NAME_BYTES	  43  /* b64u of 32 bytes */
-#define SSDTF_BINDING_BYTES_MAX	  32  /* the tls-exporter value */
-#define SSDTF_TEXT_BYTES_MAX	  256 /* of a report; a longer text is cut */
-#define SSDTF_COUNTER_STEP	  1024
-#define SSDTF_CONTEXT_SECONDS_MAX 3600 /* PROTOCOL 2 */
-#define SSDTF_MQTT_LEVEL	  4    /* 3.1.1 */
+#define SSDTF_KEYS_MAX		   8   /* origins' public keys held ready */
+#define SSDTF_FAILED_MAX	   4   /* messages remembered as not opened */
+#define SSDTF_USER_NAME_BYTES	   43  /* b64u of 32 bytes */
+#define SSDTF_BINDING_BYTES_MAX	   32  /* the tls-exporter value */
+#define SSDTF_TEXT_BYTES_MAX	   256 /* of a report; a longer text is cut */
+#define SSDTF_COUNTER_STEP	   1024
+#define SSDTF_CONTEXT_MESSAGES_MAX (HPKE_SEQ_MAX + 1) /* PROTOCOL 2 */
+#define SSDTF_CONTEXT_SECONDS_MAX  3600		      /* PROTOCOL 2 */
+#define SSDTF_MQTT_LEVEL	   4		      /* 3.1.1 */
 /* A broker that names a counter further ahead than this is not followed: one lie would use up the
  * sender's counters for good. */
 #define SSDTF_COUNTER_JUMP_MAX (1ull << 32)
 
 /* What ssdtf_seal() makes of n bytes, and the most that a delivery adds to them: a converted head
- * with the longest origin and proof, and a batch trailer. */
+ * with the longest origin and proof, and a batch trailer. ssdtf_seal_batch() has its own below. */
 #define SSDTF_SEALED_BYTES(n) (ENVELOPE_SEALED_BYTES(n) + PUBLISH_TRAILER_1_BYTES)
 #define SSDTF_BLOCK_BYTES_MAX                                                          \
 	(ENVELOPE_GRANT_BYTES + P256_X_BYTES + 1 + ENVELOPE_ORIGIN_BYTES_MAX + 2 + 3 + \
@@ -129,8 +139,22 @@ struct ssdtf_origin {
 	uint64_t used; /* when it was last heard, in messages */
 };
 
-/* Keys are copied. bundle, origins and ops stay the caller's and must stay in place: the bundle
- * until the next one is loaded, the others until deinit. */
+/*
+ * A receiver's memory of one context of a sender's, as one grant converts it: its further messages
+ * are opened without a scalar multiplication. Holds keys. When there is no place, one that was not
+ * used for long makes room, and is computed anew when it is needed: give one for each sender that
+ * is heard at a time, and scope.
+ */
+struct ssdtf_context {
+	uint64_t used;	/* 0: unused */
+	uint32_t grant; /* index */
+	uint8_t enc[P256_COMPRESSED_BYTES];
+	uint8_t x[P256_X_BYTES];
+	struct envelope_receiver receiver;
+};
+
+/* Keys are copied. bundle, origins, contexts and ops stay the caller's and must stay in place: the
+ * bundle until the next one is loaded, the others until deinit. */
 struct ssdtf_config {
 	struct bytes id; /* who the bundle must be for; empty: whoever has these keys */
 	const struct secret32 *signing;
@@ -139,8 +163,14 @@ struct ssdtf_config {
 	struct bytes bundle;
 	uint64_t serial_min;   /* a bundle below this serial is refused */
 	uint32_t counter_step; /* 0: SSDTF_COUNTER_STEP */
+	/* A sending context serves so many messages and seconds at most. What the bundle says of a
+	 * scope holds where it is lower, or these are 0. */
+	uint32_t rekey_messages, rekey_seconds;
 	struct ssdtf_origin *origins;
 	unsigned n_origins; /* at least 1 where there is an encryption key */
+	/* A receiver's; wiped by init and deinit. NULL: SSDTF_CONTEXTS_MAX of the client's own. */
+	struct ssdtf_context *contexts;
+	unsigned n_contexts;
 	const struct ssdtf_ops *ops;
 	void *ctx; /* for ops */
 };
@@ -183,6 +213,11 @@ struct ssdtf_key {
 	uint64_t used;
 };
 
+struct ssdtf_root {
+	uint64_t used;		  /* 0: unused */
+	uint8_t name[HASH_BYTES]; /* of root, signature and signer */
+};
+
 struct ssdtf_failed {
 	uint64_t counter;
 	uint8_t origin_hash[8];
@@ -208,9 +243,11 @@ struct ssdtf_session {
 };
 
 struct ssdtf_stats {
-	uint64_t verifications; /* ECDSA, of the broker's signatures and of proofs */
-	uint64_t roots_reused;	/* batch signatures that needed none */
-	uint64_t sealed, contexts, opened, replayed, unopened, ignored;
+	uint64_t verifications;	  /* ECDSA, of the broker's signatures and of proofs */
+	uint64_t roots_reused;	  /* batch signatures that needed none */
+	uint64_t exchanges;	  /* ECDH to open messages: one for each context not known */
+	uint64_t contexts_reused; /* messages that needed none */
+	uint64_t sealed, signatures, contexts, opened, replayed, unopened, ignored;
 	uint64_t origins_forgotten;
 };
 
@@ -234,6 +271,7 @@ struct ssdtf_client {
 
 	uint64_t counter_next, counter_mark, acknowledged;
 	uint32_t counter_step;
+	uint32_t rekey_messages, rekey_seconds;
 
 	struct ssdtf_session session;
 
@@ -241,8 +279,10 @@ struct ssdtf_client {
 	unsigned n_origins;
 	uint64_t tick;
 	struct ssdtf_key keys[SSDTF_KEYS_MAX];
-	uint8_t roots[SSDTF_ROOTS_MAX][HASH_BYTES];
-	unsigned roots_used, roots_at;
+	struct ssdtf_root roots[SSDTF_ROOTS_MAX];
+	struct ssdtf_context *contexts;
+	unsigned n_contexts;
+	struct ssdtf_context own_contexts[SSDTF_CONTEXTS_MAX];
 	struct ssdtf_failed failed[SSDTF_FAILED_MAX];
 	unsigned failed_used, failed_at;
 	struct ssdtf_stats stats;
@@ -409,6 +449,49 @@ int ssdtf_seal(struct ssdtf_client *c, struct bytes topic, struct bytes plain, u
 int ssdtf_seal_will(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
 		    bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
 		    struct ssdtf_sealed *ret_sealed) must_check;
+
+/*
+ * One message of a batch. Only what the first part says is the caller's; out has room for
+ * SSDTF_SEALED_BATCH_BYTES(plain.n, size of the batch).
+ */
+struct ssdtf_outgoing {
+	struct bytes topic, plain;
+	uint8_t qos;
+	bool retain;
+	uint8_t *out;
+	size_t room;
+
+	int error;		    /* why it cannot be sealed: as of ssdtf_seal(), 0: nothing */
+	struct ssdtf_sealed sealed; /* where the call returned 0 */
+};
+
+#define SSDTF_BATCH_MAX MERKLE_LEAVES_MAX
+#define SSDTF_SEALED_BATCH_BYTES(n, batch) \
+	(ENVELOPE_SEALED_BYTES(n) + PUBLISH_TRAILER_2_BYTES(MERKLE_STEPS_MAX(batch)))
+/* How many nodes ssdtf_seal_batch() wants to build its tree of. */
+#define SSDTF_BATCH_NODES(batch) MERKLE_NODES_MAX(batch)
+
+/*
+ * Seals n messages, 1 to SSDTF_BATCH_MAX, and signs all of them at once (PROTOCOL 4, trailer 2):
+ * each verifies by itself and may be published, lost, delayed and sent again like any other. One
+ * alone is what ssdtf_seal() makes. They take their counters in the order of the list; have no
+ * more unacknowledged than the broker's window holds. nodes is memory to work in, its content of
+ * no use afterwards.
+ *
+ * All are looked at before the first is sealed. Where one cannot be, that is in its error, the
+ * first of them is returned, and nothing was used up. -EINVAL, -ENOBUFS also for n and n_nodes;
+ * otherwise as ssdtf_seal(), and none of the messages may be published.
+ */
+int ssdtf_seal_batch(struct ssdtf_client *c, struct ssdtf_outgoing *list, unsigned n,
+		     struct ssdtf_time now, uint8_t (*nodes)[HASH_BYTES],
+		     size_t n_nodes) must_check;
+
+/* How long a context is kept that seals for topic now. -EACCES and -ETIME as above. */
+struct ssdtf_rekey {
+	uint32_t messages, seconds;
+};
+int ssdtf_rekey(struct ssdtf_client *c, struct bytes topic, struct ssdtf_time now,
+		struct ssdtf_rekey *ret_rekey) must_check;
 
 /* A PUBACK or PUBCOMP came for the message with this counter. Lets the next session see whether it
  * was forged; calling it is otherwise optional. */

@@ -35,103 +35,7 @@ static int refuse(struct opening *o, enum ssdtf_reason reason, const char *why)
 	return -EBADMSG;
 }
 
-/* --- keys of origins -------------------------------------------------------------------------- */
-
-static struct ssdtf_key *key_slot(struct ssdtf_client *c)
-{
-	struct ssdtf_key *oldest = &c->keys[0];
-
-	for (unsigned i = 0; i < SSDTF_KEYS_MAX; i++)
-		if (c->keys[i].used < oldest->used)
-			oldest = &c->keys[i];
-	return oldest;
-}
-
-/* The record of id among the bundle's origins. Ids are compared before a record is decoded, since
- * decoding checks curve points. */
-static int certified(const struct ssdtf_client *c, struct bytes id, struct record_party *ret_p)
-{
-	struct bytes_reader r = c->bundle.origins;
-
-	for (unsigned i = 0; i < c->bundle.n_origins; i++) {
-		struct bytes record = bytes_read_u32_view(&r);
-		struct bytes_reader head = bytes_reader_of(record);
-
-		if (bytes_equal(bytes_read_u8_view(&head), id))
-			return record_party_decode(record, ret_p);
-	}
-	return -ENOENT;
-}
-
-int ssdtf_key_of(struct ssdtf_client *c, struct bytes id, const struct p256_public **ret_key)
-{
-	struct p256_public *key;
-	struct record_party p;
-	struct ssdtf_key *slot;
-	int ret;
-
-	for (unsigned i = 0; i < SSDTF_KEYS_MAX; i++) {
-		if (!c->keys[i].key || !bytes_equal(c->keys[i].id, id))
-			continue;
-		c->keys[i].used = ++c->tick;
-		*ret_key = c->keys[i].key;
-		return 0;
-	}
-	ret = certified(c, id, &p);
-	if (ret)
-		return ret;
-	ret = p256_public_new(&p.signing, &key);
-	if (ret)
-		return ret;
-	slot = key_slot(c);
-	p256_public_free(slot->key);
-	slot->key = key;
-	slot->id = p.id;
-	slot->used = ++c->tick;
-	*ret_key = key;
-	return 0;
-}
-
-void ssdtf_keys_close(struct ssdtf_client *c)
-{
-	for (unsigned i = 0; i < SSDTF_KEYS_MAX; i++)
-		p256_public_free(c->keys[i].key);
-	memset(c->keys, 0, sizeof(c->keys));
-}
-
 /* --- the broker's signature ------------------------------------------------------------------- */
-
-/* One signature stands under a whole batch: it is verified once. The root commits to every input of
- * the batch, so a known (root, signature) proves any of them by its path alone. */
-static int verify_batch(struct ssdtf_client *c, const struct publish *p,
-			const struct publish_trailer *t)
-{
-	uint8_t root[HASH_BYTES], digest[HASH_BYTES], name[HASH_BYTES];
-	struct bytes parts[2];
-	int ret;
-
-	publish_leaf(p, root);
-	merkle_root_from_path(root, t->index, t->size, t->path, root);
-	parts[0] = bytes_of(root, sizeof(root));
-	parts[1] = t->sig;
-	hash_parts(parts, ARRAY_SIZE(parts), name);
-	for (unsigned i = 0; i < c->roots_used; i++) {
-		if (!memcmp(c->roots[i], name, HASH_BYTES)) {
-			c->stats.roots_reused++;
-			return 0;
-		}
-	}
-	publish_root_digest(root, digest);
-	c->stats.verifications++;
-	ret = p256_verify_digest(c->broker, digest, t->sig.p);
-	if (ret)
-		return ret;
-	memcpy(c->roots[c->roots_at], name, HASH_BYTES);
-	c->roots_at = (c->roots_at + 1) % SSDTF_ROOTS_MAX;
-	if (c->roots_used < SSDTF_ROOTS_MAX)
-		c->roots_used++;
-	return 0;
-}
 
 static int check_signature(struct opening *o)
 {
@@ -147,15 +51,11 @@ static int check_signature(struct opening *o)
 		return refuse(o, SSDTF_REASON_BAD_SIGNATURE, "it carries no signature");
 	o->parsed = !envelope_parse(o->trailer.body, &o->e);
 	p.body[0] = o->trailer.body;
-	if (o->trailer.kind == 1) {
-		o->c->stats.verifications++;
-		ret = publish_verify(&p, &o->trailer, o->c->broker);
-	} else if (o->parsed) {
-		ret = verify_batch(o->c, &p, &o->trailer);
-	} else {
-		/* PROTOCOL 4: a batch trailer stands only on bodies that parse. */
+	/* PROTOCOL 4: a batch trailer stands only on bodies that parse. */
+	if (o->trailer.kind != 1 && !o->parsed)
 		ret = -EBADMSG;
-	}
+	else
+		ret = ssdtf_verify(o->c, &p, &o->trailer, SSDTF_SIGNER_BROKER);
 	if (ssdtf_is_peers_fault(ret))
 		return refuse(o, SSDTF_REASON_BAD_SIGNATURE,
 			      "the broker's signature does not hold");
@@ -242,8 +142,8 @@ static int check_replay(struct opening *o)
 static int check_proof(struct opening *o)
 {
 	bool required = o->grant->flags & RECORD_GRANT_PROOF;
-	const struct p256_public *key;
-	struct bytes properties;
+	struct publish_trailer t;
+	struct publish p;
 	int ret;
 
 	o->proof = SSDTF_PROOF_ABSENT;
@@ -258,7 +158,9 @@ static int check_proof(struct opening *o)
 			return refuse(o, SSDTF_REASON_BAD_SIGNATURE, "its origin proof is missing");
 		return 0;
 	}
-	ret = ssdtf_key_of(o->c, o->e.origin, &key);
+	ret = publish_take_proof(&o->e, o->packet->topic, &p, &t);
+	if (!ret)
+		ret = ssdtf_verify(o->c, &p, &t, o->e.origin);
 	if (ret == -ENOENT) {
 		if (required)
 			return refuse(o, SSDTF_REASON_BAD_SIGNATURE,
@@ -266,14 +168,11 @@ static int check_proof(struct opening *o)
 		o->proof = SSDTF_PROOF_UNCHECKED;
 		return 0;
 	}
-	if (ret)
-		return ret;
-	o->c->stats.verifications++;
-	ret = publish_check_proof(&o->e, o->packet->topic, key, &o->proven_first, &properties);
 	if (ssdtf_is_peers_fault(ret))
 		return refuse(o, SSDTF_REASON_BAD_SIGNATURE, "its origin proof does not hold");
 	if (ret)
 		return ret;
+	o->proven_first = p.first;
 	/* RETAIN exempts from the replay window: only where the sender asked for it. */
 	if (o->packet->retain && !(o->proven_first & FIRST_RETAIN))
 		return refuse(o, SSDTF_REASON_MALFORMED, "retained against its sender's wish");
@@ -305,19 +204,46 @@ static int grant_ready(const struct ssdtf_client *c, struct ssdtf_grant *g)
 	return 0;
 }
 
-static int open_sealed(struct opening *o, uint8_t *plain)
+/* The context of a message, from its converted capsule. */
+static int context_compute(struct opening *o, struct envelope_receiver *ret_receiver)
 {
 	struct secret32 dh SECRET = { { 0 } };
 	int ret = grant_ready(o->c, o->grant);
 
 	if (ret)
 		return ret;
+	o->c->stats.exchanges++;
 	ret = grant_dh(&o->grant->u.d, o->e.x.p, &dh);
 	if (ssdtf_is_peers_fault(ret))
 		return refuse(o, SSDTF_REASON_CANNOT_OPEN, "its converted capsule is no point");
 	if (ret)
 		return ret;
-	ret = envelope_open(&o->e, &dh, &o->grant->a, plain);
+	ret = envelope_receiver_init(ret_receiver, &o->e, &dh, &o->grant->a);
+	if (ssdtf_is_peers_fault(ret))
+		return refuse(o, SSDTF_REASON_CANNOT_OPEN, "its enc is no point");
+	return ret;
+}
+
+static int open_sealed(struct opening *o, uint8_t *plain)
+{
+	uint32_t grant = (uint32_t)(o->grant - o->c->grants);
+	const struct envelope_receiver *known = ssdtf_context_find(o->c, grant, &o->e);
+	struct envelope_receiver fresh;
+	int ret;
+
+	if (known) {
+		o->c->stats.contexts_reused++;
+		ret = envelope_receiver_open(known, &o->e, plain);
+	} else {
+		ret = context_compute(o, &fresh);
+		if (ret)
+			return ret;
+		ret = envelope_receiver_open(&fresh, &o->e, plain);
+		/* What opened nothing takes nobody's place. */
+		if (!ret)
+			ssdtf_context_keep(o->c, grant, &o->e, &fresh);
+		envelope_receiver_deinit(&fresh);
+	}
 	if (ssdtf_is_peers_fault(ret))
 		return refuse(o, SSDTF_REASON_CANNOT_OPEN, "it does not open");
 	return ret;

@@ -61,10 +61,29 @@ void ssdtf_contexts_close(struct ssdtf_client *c);
 
 int ssdtf_open_message(struct ssdtf_client *c, const struct ssdtf_packet *p, struct ssdtf_time now,
 		       uint8_t *plain, size_t room, struct ssdtf_event *ret_event) must_check;
+/* ssdtf_signer.c */
+
 /* The public key that the bundle certifies for id, made ready. -ENOENT, or p256.h's. */
 int ssdtf_key_of(struct ssdtf_client *c, struct bytes id,
 		 const struct p256_public **ret_key) must_check;
-void ssdtf_keys_close(struct ssdtf_client *c);
+#define SSDTF_SIGNER_BROKER bytes_of(NULL, 0)
+/* Does t hold for p under the key of this origin, or of the broker? Of a batch one signature is
+ * verified, the first time. That the body under a batch trailer is an envelope, the caller has seen
+ * to. 0; -ENOENT: no key is certified for the origin; -EBADMSG; p256.h's. */
+int ssdtf_verify(struct ssdtf_client *c, const struct publish *p, const struct publish_trailer *t,
+		 struct bytes signer) must_check;
+/* Another bundle may have other keys. */
+void ssdtf_signers_forget(struct ssdtf_client *c);
+
+/* ssdtf_context.c */
+
+/* The context of e under this grant, NULL where it is not known. */
+const struct envelope_receiver *ssdtf_context_find(struct ssdtf_client *c, uint32_t grant,
+						   const struct envelope *e);
+/* One that is not known, and has opened e. */
+void ssdtf_context_keep(struct ssdtf_client *c, uint32_t grant, const struct envelope *e,
+			const struct envelope_receiver *receiver);
+void ssdtf_contexts_wipe(struct ssdtf_client *c);
 
 /* ssdtf_notice.c */
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Sending: the counter (reserved ahead), the context of each scope, and the sealed, signed payload.
- */
+/* Sending: the counter (reserved ahead), the context of each scope, and the sealed, signed payload,
+ * alone or as one of a batch. */
 #include "userspace/client/lib/ssdtf.h"
 
 #include <string.h>
@@ -137,36 +137,13 @@ static bool may_publish_on(struct bytes topic)
 	return true;
 }
 
-static int sign(struct ssdtf_client *c, struct bytes topic, uint8_t first, struct bytes body,
-		uint8_t *ret_trailer)
+/* The body alone, under the next counter of all and the next number of the scope's context. */
+static int seal_body(struct ssdtf_client *c, struct ssdtf_scope *s, struct bytes topic,
+		     struct bytes plain, struct ssdtf_time now, uint8_t *out, uint64_t *ret_counter)
 {
-	struct publish p = {
-		.first = first,
-		.topic = topic,
-		.body = { body },
-		.body_parts = 1,
-		.client_id = c->id,
-	};
-
-	return publish_sign(&p, c->signing, ret_trailer);
-}
-
-int ssdtf_seal(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
-	       bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
-	       struct ssdtf_sealed *ret_sealed)
-{
-	struct ssdtf_scope *s;
 	uint64_t counter;
-	size_t body_n;
 	int ret;
 
-	if (!may_publish_on(topic) || qos > 2)
-		return -EINVAL;
-	if (room < SSDTF_SEALED_BYTES(0) || plain.n > room - SSDTF_SEALED_BYTES(0))
-		return -ENOBUFS;
-	ret = scope_of(c, topic, now, &s);
-	if (ret)
-		return ret;
 	if (!s->open || context_is_spent(s, now)) {
 		ret = context_open(c, s, now);
 		if (ret)
@@ -180,10 +157,57 @@ int ssdtf_seal(struct ssdtf_client *c, struct bytes topic, struct bytes plain, u
 	s->messages++;
 	if (ret)
 		return ret;
-	body_n = ENVELOPE_SEALED_BYTES(plain.n);
-	ret = sign(c, topic, ssdtf_first(qos, retain), bytes_of(out, body_n), out + body_n);
+	*ret_counter = counter;
+	return 0;
+}
+
+/* What the signature of a sealed message covers. */
+static struct publish signed_part(const struct ssdtf_client *c, struct bytes topic, uint8_t qos,
+				  bool retain, struct bytes body)
+{
+	return (struct publish){
+		.first = ssdtf_first(qos, retain),
+		.topic = topic,
+		.body = { body },
+		.body_parts = 1,
+		.client_id = c->id,
+	};
+}
+
+/* Can it be sealed, with a trailer of so many bytes? */
+static int check(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
+		 size_t trailer_n, size_t room, struct ssdtf_time now, struct ssdtf_scope **ret_s)
+{
+	size_t more = ENVELOPE_SEALED_BYTES(0) + trailer_n;
+
+	if (!may_publish_on(topic) || qos > 2)
+		return -EINVAL;
+	if (room < more || plain.n > room - more)
+		return -ENOBUFS;
+	return scope_of(c, topic, now, ret_s);
+}
+
+int ssdtf_seal(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
+	       bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
+	       struct ssdtf_sealed *ret_sealed)
+{
+	size_t body_n = ENVELOPE_SEALED_BYTES(plain.n);
+	struct ssdtf_scope *s;
+	struct publish p;
+	uint64_t counter;
+	int ret;
+
+	ret = check(c, topic, plain, qos, PUBLISH_TRAILER_1_BYTES, room, now, &s);
 	if (ret)
 		return ret;
+	ret = seal_body(c, s, topic, plain, now, out, &counter);
+	if (ret)
+		return ret;
+	p = signed_part(c, topic, qos, retain, bytes_of(out, body_n));
+	ret = publish_sign(&p, c->signing, out + body_n);
+	if (ret)
+		return ret;
+	c->stats.signatures++;
 	c->stats.sealed++;
 	ret_sealed->payload = bytes_of(out, body_n + PUBLISH_TRAILER_1_BYTES);
 	ret_sealed->counter = counter;
@@ -198,4 +222,99 @@ int ssdtf_seal_will(struct ssdtf_client *c, struct bytes topic, struct bytes pla
 	if (plain.n > UINT16_MAX - SSDTF_SEALED_BYTES(0))
 		return -EINVAL;
 	return ssdtf_seal(c, topic, plain, qos, retain, now, out, room, ret_sealed);
+}
+
+int ssdtf_rekey(struct ssdtf_client *c, struct bytes topic, struct ssdtf_time now,
+		struct ssdtf_rekey *ret_rekey)
+{
+	struct ssdtf_scope *s;
+	int ret = scope_of(c, topic, now, &s);
+
+	if (ret)
+		return ret;
+	ret_rekey->messages = s->messages_max;
+	ret_rekey->seconds = s->seconds_max;
+	return 0;
+}
+
+/* --- batches ---------------------------------------------------------------------------------- */
+
+/* The first error of the list, each in its place. */
+static int batch_check(struct ssdtf_client *c, struct ssdtf_outgoing *list, unsigned n,
+		       struct ssdtf_time now)
+{
+	struct ssdtf_scope *s;
+	int ret = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct ssdtf_outgoing *m = &list[i];
+		size_t path_n = merkle_path_len((uint16_t)i, (uint16_t)n);
+
+		m->error = check(c, m->topic, m->plain, m->qos, PUBLISH_TRAILER_2_BYTES(path_n),
+				 m->room, now, &s);
+		if (!ret)
+			ret = m->error;
+	}
+	return ret;
+}
+
+/* The bodies, and their leaves of the tree. */
+static int batch_seal(struct ssdtf_client *c, struct ssdtf_outgoing *list, unsigned n,
+		      struct ssdtf_time now, uint8_t (*leaves)[HASH_BYTES])
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct ssdtf_outgoing *m = &list[i];
+		struct ssdtf_scope *s;
+		struct publish p;
+		int ret = scope_of(c, m->topic, now, &s);
+
+		if (!ret)
+			ret = seal_body(c, s, m->topic, m->plain, now, m->out, &m->sealed.counter);
+		if (ret)
+			return ret;
+		m->sealed.payload = bytes_of(m->out, ENVELOPE_SEALED_BYTES(m->plain.n));
+		p = signed_part(c, m->topic, m->qos, m->retain, m->sealed.payload);
+		publish_leaf(&p, leaves[i]);
+	}
+	return 0;
+}
+
+int ssdtf_seal_batch(struct ssdtf_client *c, struct ssdtf_outgoing *list, unsigned n,
+		     struct ssdtf_time now, uint8_t (*nodes)[HASH_BYTES], size_t n_nodes)
+{
+	uint8_t digest[HASH_BYTES], sig[P256_SIG_BYTES];
+	struct merkle tree;
+	int ret;
+
+	if (n < 1 || n > SSDTF_BATCH_MAX)
+		return -EINVAL;
+	if (n == 1)
+		return list->error =
+			       ssdtf_seal(c, list->topic, list->plain, list->qos, list->retain, now,
+					  list->out, list->room, &list->sealed);
+	if (n_nodes < merkle_nodes((uint16_t)n))
+		return -ENOBUFS;
+	ret = batch_check(c, list, n, now);
+	if (!ret)
+		ret = batch_seal(c, list, n, now, nodes);
+	if (ret)
+		return ret;
+	merkle_build(&tree, nodes, (uint16_t)n);
+	publish_root_digest(merkle_root(&tree), digest);
+	ret = p256_sign_digest(c->signing, digest, sig);
+	if (ret)
+		return ret;
+	c->stats.signatures++;
+	for (unsigned i = 0; i < n; i++) {
+		struct ssdtf_outgoing *m = &list[i];
+		size_t body_n = m->sealed.payload.n;
+		struct bytes_writer w = bytes_writer_of(m->out + body_n, m->room - body_n);
+
+		publish_write_trailer_2(sig, &tree, (uint16_t)i, &w);
+		if (w.bad) /* which batch_check() ruled out */
+			return -ENOBUFS;
+		m->sealed.payload.n += w.used;
+		c->stats.sealed++;
+	}
+	return 0;
 }
