@@ -7,7 +7,7 @@
 O ?= build
 V ?= 0
 .DELETE_ON_ERROR:
-# No rule but those below: a built-in one would link bench/flood, a folder, from what an old .d names.
+# Only the rules below: a built-in one takes the folder bench/flood for a program to be linked.
 MAKEFLAGS += --no-builtin-rules
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2))
@@ -40,7 +40,7 @@ CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
 # tools/lint reads these lines too.
 LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
 	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
-	userspace/ctl bench/lab bench/flood bench
+	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/page bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -58,7 +58,11 @@ DEPS_userspace/ctl := userspace/core userspace/base bpf
 DEPS_bench/lab := userspace/client/lib userspace/bundle userspace/crypto userspace/mqtt \
 	userspace/base bpf
 DEPS_bench/flood := bench/lab $(DEPS_bench/lab)
-DEPS_bench := bench/flood bench/lab $(DEPS_bench/lab)
+DEPS_bench/ceiling := bench/lab hsm userspace/broker $(DEPS_bench/lab)
+DEPS_bench/flow := bench/lab $(DEPS_bench/lab)
+DEPS_bench/page := bench/flow bench/lab $(DEPS_bench/lab)
+DEPS_bench := bench/flood bench/page bench/flow bench/ceiling bench/lab hsm userspace/broker \
+	$(DEPS_bench/lab)
 
 LIBS_userspace/crypto := -lcrypto
 LIBS_hsm :=
@@ -81,10 +85,10 @@ TEST_NAMES := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c tests/vectors.c))
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps deps-arm64 demo bench-flood check check-arm64 check-arm64-16k lint format \
-	asan tsan fuzz fuzzers install clean tests
+.PHONY: all help deps deps-arm64 demo bench bench-flood check check-arm64 check-arm64-16k lint \
+	format asan tsan fuzz fuzzers install clean tests FORCE
 
-all: $(PROGRAMS) $(O)/libssdtf.a ## build the programs and libssdtf.a
+all: $(PROGRAMS) $(O)/libssdtf.a $(O)/lib/ssdtf-malloc-count.so ## build the programs and libssdtf.a
 tests: all ## build the test programs too
 
 help: ## this list
@@ -98,10 +102,14 @@ $(O)/obj/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_$(patsubst %/,%,$(dir $<))) -MMD -MP \
 		-c -o $@ $<
 
+# Loaded into a program that is measured, not linked: it is no part of its folder's archive.
+PRELOADED := bench/flow/malloc_count.c
+
 define folder
-SOURCES_$(1) := $$(filter-out %_main.c,$$(wildcard $(1)/*.c))
-# The folder itself is among the prerequisites: a source that goes away must leave the archive.
-$$(call archive,$(1)): $$(patsubst %.c,$(O)/obj/%.o,$$(SOURCES_$(1))) $$(wildcard $(1))
+SOURCES_$(1) := $$(filter-out %_main.c $(PRELOADED),$$(wildcard $(1)/*.c))
+# The folder itself ("bench/.", for bench is a target too) is among the prerequisites: a source that
+# goes away must leave the archive.
+$$(call archive,$(1)): $$(patsubst %.c,$(O)/obj/%.o,$$(SOURCES_$(1))) $$(wildcard $(1)/.)
 	$$(call say,AR,$$@)
 	$$(Q)mkdir -p $$(@D)
 	$$(Q)rm -f $$@ && $$(AR) rcs $$@ $$(filter %.o,$$^)
@@ -116,6 +124,20 @@ $(foreach d,$(LAYERS),$(eval $(call folder,$(d))))
 $(O)/ssdtfctl: $(O)/obj/userspace/ctl/ctl_main.o $(call archives,userspace/ctl)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(call libs,userspace/ctl) $(LDLIBS)
+
+$(O)/lib/ssdtf-malloc-count.so: $(PRELOADED)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) -std=gnu11 $(OPT) $(WARN) -fPIC -shared -o $@ $<
+
+# The commit that figures are of (bench/lab/results.h). The stamp is written only where it changed.
+$(O)/gen/commit: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)commit=$$(git -c safe.directory='*' describe --always --dirty --abbrev=12 \
+		--exclude='*' 2>/dev/null || echo unknown); \
+	test "$$commit" = "$$(cat $@ 2>/dev/null)" || echo "$$commit" > $@
+$(O)/obj/bench/lab/results.o: CFLAGS_bench/lab += -DBENCH_COMMIT='"$(shell cat $(O)/gen/commit)"'
+$(O)/obj/bench/lab/results.o: $(O)/gen/commit
 
 # The kernel's filter. One object serves every processor and kernel: it asks for no type of theirs.
 CLANG ?= clang
@@ -160,7 +182,10 @@ TEST_OF_test_broker_auth := userspace/broker
 TEST_OF_test_broker_entry := userspace/broker
 TEST_OF_test_broker_ingress := userspace/broker
 TEST_OF_test_broker_delivery := userspace/broker
+TEST_OF_test_broker_verify := userspace/broker
+TEST_OF_test_broker_qos2 := userspace/broker
 TEST_OF_test_broker_walk := userspace/broker
+TEST_OF_test_broker_retained := userspace/broker
 TEST_OF_test_broker_sys := userspace/broker
 TEST_OF_test_admission := userspace/broker
 TEST_OF_test_core := userspace/core
@@ -170,7 +195,9 @@ TEST_OF_test_hsmlink := userspace/core
 TEST_OF_test_operators := userspace/core
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_client := userspace/client/lib
+TEST_OF_test_client_batch := userspace/client/lib
 TEST_OF_test_pubsub := userspace/client
+TEST_OF_test_flow := bench/flow
 LIBS_vectors := -ljansson
 LIBS_test_admission := -lbpf
 # Other sources of tests/ that a test links: names, or patterns of names.
@@ -179,8 +206,13 @@ WITH_test_broker_auth := fake_*
 WITH_test_broker_entry := fake_*
 WITH_test_broker_ingress := fake_*
 WITH_test_broker_delivery := fake_*
+WITH_test_broker_verify := fake_*
+WITH_test_broker_qos2 := fake_*
 WITH_test_broker_walk := fake_*
+WITH_test_broker_retained := fake_*
 WITH_test_broker_sys := fake_*
+WITH_test_client := ends
+WITH_test_client_batch := ends
 
 CFLAGS_tests := $(CFLAGS_hsm)
 TESTS := $(foreach t,$(TEST_NAMES),$(if $(TEST_OF_$(t)),$(O)/tests/$(t)))
@@ -221,6 +253,18 @@ demo: deps ## the main job: devices, gateway and receivers on this machine, in a
 	$(AGAIN) all
 	$(Q)O=$(O) tools/demo
 
+# BENCH: options of compare and grow, such as --rounds 5; without --quick it is hours.
+BENCH_PAGE := $(addprefix $(O)/bench/,compare.json grow.json hsm.json crypto.json)
+bench: BENCH ?= --quick
+bench: deps ## measure against mosquitto, load and ceilings: $(O)/bench/report.html (needs root)
+	$(AGAIN) all
+	$(Q)mkdir -p $(O)/bench
+	$(Q)$(O)/ssdtf-bench hsm --json $(O)/bench/hsm.json
+	$(Q)$(O)/ssdtf-bench crypto --json $(O)/bench/crypto.json
+	$(Q)$(O)/ssdtf-bench compare --json $(O)/bench/compare.json $(BENCH)
+	$(Q)$(O)/ssdtf-bench grow --json $(O)/bench/grow.json $(BENCH)
+	$(Q)$(O)/ssdtf-bench page --out $(O)/bench/report.html $(BENCH_PAGE)
+
 bench-flood: deps ## what floods cost, with the admission filter and without (needs root)
 	$(AGAIN) all
 	$(Q)$(O)/ssdtf-bench flood --json $(O)/bench-flood.json $(BENCH)
@@ -235,7 +279,8 @@ asan: deps ## the tests under the address and undefined-behaviour sanitizers
 
 tsan: deps ## the threaded tests under the thread sanitizer
 	$(AGAIN) O=$(O)/tsan SANITIZE=thread OPT='-O1 -g' tests
-	$(Q)O=$(O)/tsan tests/run test_core test_store test_hsmlink test_crypto
+	$(Q)O=$(O)/tsan tests/run test_core test_store test_hsmlink test_crypto \
+		test_broker_verify
 
 # tools/arm64/check makes again, for arm64. KERNEL and ONLY (patterns, as for tests/run) narrow it.
 deps-arm64: deps ## install the cross compiler and the emulator besides

@@ -382,7 +382,8 @@ static void stop_at(struct fixture_auth *self, struct fake_client *c, enum stage
 	ASSERT_FALSE(client_closed(c));
 }
 
-/* PROTOCOL 5: nothing but PUBACK, PINGREQ and DISCONNECT; SUBSCRIBE is answered with failure. */
+/* PROTOCOL 5: nothing but acknowledgements, PINGREQ and DISCONNECT; SUBSCRIBE is answered with
+ * failure. */
 TEST_F(auth, every_packet_type_before_the_session_is_open)
 {
 	static const struct {
@@ -395,9 +396,10 @@ TEST_F(auth, every_packet_type_before_the_session_is_open)
 		{ "300400017478", false, "" }, /* PUBLISH */
 		{ "3206000174000178", false, "" },
 		{ "40020001", true, "" }, /* PUBACK */
-		{ "50020001", false, "" },
-		{ "62020001", false, "" },
-		{ "70020001", false, "" },
+		{ "3406000174000178", false, "" },
+		{ "50020001", true, "" },	  /* PUBREC */
+		{ "62020001", true, "70020001" }, /* PUBREL */
+		{ "70020001", true, "" },
 		{ "8206000100017401", true, "9003000180" }, /* SUBSCRIBE */
 		{ "820a00020001740100017500", true, "900400028080" },
 		{ "9003000100", false, "" },

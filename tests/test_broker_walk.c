@@ -9,6 +9,7 @@
  *   - it is signed, opens, and is what its sender sealed;
  *   - the grant it was converted under was in force when the packet was written;
  *   - per receiver and sender the order is that of sending, and nothing comes twice without DUP;
+ *   - at QoS 2 nothing comes twice at all;
  *   - an acknowledgement means that the counter is in storage, or that the message was refused.
  * Checked whenever the walk comes to rest: what was acknowledged has reached every receiver that
  * was subscribed and granted all the time since before it was sent.
@@ -50,6 +51,7 @@ struct model_message {
 	uint8_t topic, qos;
 	bool retain;
 	bool received[RECEIVERS];
+	uint64_t once[RECEIVERS]; /* the session in which it was received at QoS 2 */
 };
 
 struct sender {
@@ -71,7 +73,12 @@ struct receiver {
 	uint64_t last_new[SENDERS];   /* highest in this session that came without DUP */
 	int asked;		      /* the filter whose SUBACK is awaited, or -1 */
 	int asked_qos;
-	uint16_t to_ack[64];
+	uint64_t session;   /* its number: another where it may have ended */
+	bool stored[65536]; /* QoS 2: ids between PUBLISH and PUBREL */
+	struct {
+		enum mqtt_type type;
+		uint16_t id;
+	} to_ack[64];
 	unsigned n_to_ack;
 };
 
@@ -88,7 +95,7 @@ struct walk {
 	/* Where each grant that is gone stood when it went. */
 	struct fake_conn *gone_conn[WORLD_GRANTS_MAX];
 	size_t gone_at[WORLD_GRANTS_MAX];
-	unsigned deliveries, checked, restarts, bundles, retired;
+	unsigned deliveries, once, checked, restarts, bundles, retired;
 };
 
 static unsigned pick(unsigned n)
@@ -145,7 +152,7 @@ static void sender_publish(struct walk *w, struct sender *s)
 	unsigned topic = cam1 ? 2 + pick(2) : dev1 ? pick(2) : pick(4);
 	const struct world_scope *scope =
 		topics[topic].key_id == WORLD_KEY_TEMP ? w->world->temp : w->world->cam;
-	uint8_t qos = one_in(3) ? 0 : 1;
+	uint8_t qos = (uint8_t)pick(3);
 	bool retain = one_in(8);
 	struct fake_sealed s0 = { 0 }, *slot;
 	struct model_message *m;
@@ -182,17 +189,22 @@ static void sender_opened(struct sender *s)
 
 static void sender_acked(struct walk *w, struct sender *s)
 {
+	enum mqtt_type type;
 	struct mqtt_frame f;
 	uint16_t id;
 
 	ASSERT_TRUE(fake_next_packet(s->client.conn, &f));
 	ASSERT_EQ(mqtt_decode_ack(f.body, &id), MQTT_OK);
+	type = mqtt_frame_type(&f);
+	if (type == MQTT_PUBREC)
+		client_send_ack(&s->client, MQTT_PUBREL, id); /* may get lost: nobody cares */
 	for (unsigned i = 0; i < s->n_unacked; i++) {
 		struct model_message *m = message_of(s, s->unacked[i].counter);
 		const struct replay_window *stored = fake_stored_window(w->fake, s->client.id);
 
 		if (s->unacked[i].publish.packet_id != id)
 			continue;
+		ASSERT_EQ(type, m->qos == 2 ? MQTT_PUBREC : MQTT_PUBACK);
 		if (m->state == SENT) {
 			ASSERT_TRUE(stored != NULL);
 			ASSERT_EQ(replay_check(stored, s->unacked[i].counter), REPLAY_SEEN);
@@ -242,6 +254,7 @@ static void receiver_reset(struct walk *w, struct receiver *r)
 		r->qos[i] = -1;
 	memset(r->last_new, 0, sizeof(r->last_new));
 	r->stable_since = w->step;
+	r->session++;
 }
 
 static void receiver_opened(struct walk *w, struct receiver *r)
@@ -250,8 +263,10 @@ static void receiver_opened(struct walk *w, struct receiver *r)
 	r->asked = -1;
 	r->n_to_ack = 0;
 	memset(r->last, 0, sizeof(r->last));
-	if (!r->present)
+	if (!r->present) {
 		receiver_reset(w, r);
+		memset(r->stored, 0, sizeof(r->stored));
+	}
 }
 
 static void receiver_subscribe(struct receiver *r)
@@ -264,7 +279,7 @@ static void receiver_subscribe(struct receiver *r)
 		return;
 	r->asked = (int)pick(ARRAY_SIZE(filters));
 	r->qos[r->asked] = -1; /* either may hold until the SUBACK comes, if it does */
-	r->asked_qos = one_in(4) ? 0 : 1;
+	r->asked_qos = one_in(4) ? 0 : 1 + (int)pick(2);
 	s.list[0] =
 		(struct mqtt_subscription){ bytes_str(filters[r->asked]), (uint8_t)r->asked_qos };
 	mqtt_encode_subscribe(&s, &out);
@@ -340,6 +355,31 @@ static void check_order(struct receiver *r, unsigned from, const struct fake_ope
 	r->last_new[from] = counter;
 }
 
+static void owe(struct receiver *r, enum mqtt_type type, uint16_t id)
+{
+	ASSERT_LT(r->n_to_ack, ARRAY_SIZE(r->to_ack));
+	r->to_ack[r->n_to_ack].type = type;
+	r->to_ack[r->n_to_ack++].id = id;
+}
+
+/* [MQTT-4.3.3-2]: false where it is one that it has already. */
+static bool received_once(struct walk *w, struct receiver *r, struct model_message *m,
+			  const struct mqtt_publish *p)
+{
+	size_t at = (size_t)(r - w->receivers);
+
+	if (r->stored[p->packet_id]) {
+		ASSERT_TRUE(p->dup);
+		return false;
+	}
+	r->stored[p->packet_id] = true;
+	if (!p->retain) {
+		ASSERT_NE(m->once[at], r->session);
+		m->once[at] = r->session;
+	}
+	return true;
+}
+
 static void receiver_delivered(struct walk *w, struct receiver *r)
 {
 	size_t at = r->client.conn->read;
@@ -363,10 +403,21 @@ static void receiver_delivered(struct walk *w, struct receiver *r)
 	check_order(r, from, &o);
 	m->received[r - w->receivers] = true;
 	w->deliveries++;
-	if (p.qos) {
-		ASSERT_LT(r->n_to_ack, ARRAY_SIZE(r->to_ack));
-		r->to_ack[r->n_to_ack++] = p.packet_id;
-	}
+	if (p.qos)
+		owe(r, p.qos == 2 ? MQTT_PUBREC : MQTT_PUBACK, p.packet_id);
+	if (p.qos == 2 && received_once(w, r, m, &p))
+		w->once++;
+}
+
+static void receiver_released(struct receiver *r)
+{
+	struct mqtt_frame f;
+	uint16_t id;
+
+	ASSERT_TRUE(fake_next_packet(r->client.conn, &f));
+	ASSERT_EQ(mqtt_decode_ack(f.body, &id), MQTT_OK);
+	r->stored[id] = false;
+	owe(r, MQTT_PUBCOMP, id);
 }
 
 /* One of those that wait, any of them. */
@@ -377,7 +428,7 @@ static void receiver_ack(struct receiver *r)
 	if (r->n_to_ack == 0)
 		return;
 	at = one_in(4) ? pick(r->n_to_ack) : 0;
-	client_send_ack(&r->client, MQTT_PUBACK, r->to_ack[at]);
+	client_send_ack(&r->client, r->to_ack[at].type, r->to_ack[at].id);
 	memmove(&r->to_ack[at], &r->to_ack[at + 1], (--r->n_to_ack - at) * sizeof(r->to_ack[0]));
 }
 
@@ -406,7 +457,7 @@ static bool handshake(struct fake_client *c, const struct mqtt_frame *f, bool *r
 		return false;
 	if (topic_is(f, "$SSDTF/auth/challenge")) {
 		ASSERT_TRUE(client_got_challenge(c));
-		client_send_response(c, (uint8_t)pick(2));
+		client_send_response(c, (uint8_t)pick(3));
 		return true;
 	}
 	if (!topic_is(f, "$SSDTF/auth/result"))
@@ -428,12 +479,12 @@ static bool sender_reacts(struct walk *w, struct sender *s)
 	if (handshake(&s->client, &f, &opened, &present)) {
 		if (opened)
 			sender_opened(s);
-	} else if (mqtt_frame_type(&f) == MQTT_PUBACK && s->open) {
-		sender_acked(w, s);
-	} else if (mqtt_frame_type(&f) == MQTT_PUBACK) {
-		ASSERT_TRUE(fake_next_packet(conn, &f)); /* of the response */
-	} else {
+	} else if (mqtt_frame_type(&f) == MQTT_PUBLISH) {
 		sender_told_error(w, s);
+	} else if (s->open && mqtt_frame_type(&f) != MQTT_PUBCOMP) {
+		sender_acked(w, s);
+	} else {
+		ASSERT_TRUE(fake_next_packet(conn, &f)); /* of the response */
 	}
 	return true;
 }
@@ -458,7 +509,10 @@ static bool receiver_reacts(struct walk *w, struct receiver *r)
 	case MQTT_PUBLISH:
 		receiver_delivered(w, r);
 		break;
-	default: /* UNSUBACK, and the PUBACK of the response */
+	case MQTT_PUBREL:
+		receiver_released(r);
+		break;
+	default: /* UNSUBACK, and the PUBACK or PUBREC of the response */
 		ASSERT_TRUE(fake_next_packet(conn, &f));
 		break;
 	}
@@ -846,9 +900,9 @@ TEST_TIMEOUT(random_walk, 180)
 		come_to_rest(w);
 		check_rest(w);
 	}
-	harness_note("%u deliveries, %u of them had to be; %u messages refused under retired "
-		     "contexts; %u bundles, %u restarts",
-		     w->deliveries, w->checked, w->retired, w->bundles, w->restarts);
+	harness_note("%u deliveries (%u at QoS 2), %u of them had to be; %u messages refused under "
+		     "retired contexts; %u bundles, %u restarts",
+		     w->deliveries, w->once, w->checked, w->retired, w->bundles, w->restarts);
 	ASSERT_GT(w->deliveries, 1000);
 	ASSERT_GT(w->checked, 300);
 	for (unsigned i = 0; i < SENDERS; i++)

@@ -115,6 +115,27 @@ TEST_F(files, config_takes_what_is_given_and_defaults_the_rest)
 	ASSERT_BYTES(&c.limits, &defaults, sizeof(defaults));
 }
 
+TEST_F(files, config_of_a_plain_broker_needs_an_address_alone)
+{
+	char why[CONFIG_ERROR_BYTES];
+	struct config c;
+
+	ASSERT_EQ(read_config(self,
+			      "plain = true\nlisten = { \"127.0.0.1:1883\" }\n"
+			      "limits { inflight-max = 7 }\n",
+			      &c, why),
+		  0);
+	ASSERT_TRUE(c.plain);
+	ASSERT_EQ(c.limits.inflight_max, 7);
+	ASSERT_EQ(read_config(self, "plain = true\n", &c, why), -EINVAL);
+	ASSERT_TRUE(strstr(why, "'listen' is missing"));
+	ASSERT_EQ(read_config(self, "plain = false\nlisten = { \"127.0.0.1:1883\" }\n", &c, why),
+		  -EINVAL);
+	ASSERT_TRUE(strstr(why, "is missing"));
+	ASSERT_EQ(read_config(self, "plain = perhaps\nlisten = { \"127.0.0.1:1883\" }\n", &c, why),
+		  -EINVAL);
+}
+
 TEST_F(files, config_takes_every_limit_by_its_name)
 {
 	char why[CONFIG_ERROR_BYTES];
@@ -189,7 +210,7 @@ TEST_F(files, config_example_names_every_option_and_its_default)
 		ASSERT_LT(used, sizeof(text));
 	}
 	fclose(f);
-	ASSERT_EQ(n, 5 + (sizeof(c.limits) + sizeof(c.core)) / sizeof(uint32_t));
+	ASSERT_EQ(n, 6 + (sizeof(c.limits) + sizeof(c.core)) / sizeof(uint32_t));
 	if (read_config(self, text, &c, why))
 		harness_fail(__FILE__, __LINE__, true, "%s", why);
 	config_init(&d);

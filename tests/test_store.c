@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
@@ -45,6 +46,7 @@ static void sleep_until_ready(struct wake *wake, bool (*ready)(void *), void *ar
 #define JOBS 20000
 
 static struct broker_verify jobs[JOBS];
+static pthread_t ran_on[JOBS];
 static atomic_uint runs;
 
 static void nap_us(unsigned us)
@@ -62,8 +64,17 @@ static void run_job(struct broker_verify *job)
 	if (n % 97 == 0)
 		nap_us(200);
 	job->counter = n * 3 + 1;
+	ran_on[n] = pthread_self();
 	atomic_fetch_add(&runs, 1);
 }
+
+/* Jobs of one batch have one topic. */
+static bool same_topic(const struct broker_verify *before, const struct broker_verify *job)
+{
+	return before->topic.n && before->topic.n == job->topic.n;
+}
+
+static const struct workers_ops ops = { run_job, same_topic };
 
 FIXTURE(workers)
 {
@@ -83,7 +94,7 @@ FIXTURE_VARIANT_ADD(workers, many){ .threads = 17 };
 FIXTURE_SETUP(workers)
 {
 	ASSERT_EQ(wake_init(&self->wake), 0);
-	ASSERT_EQ(workers_new(variant->threads, &self->wake, run_job, &self->w), 0);
+	ASSERT_EQ(workers_new(variant->threads, &self->wake, &ops, &self->w), 0);
 }
 
 FIXTURE_TEARDOWN(workers)
@@ -160,6 +171,58 @@ TEST_F(workers, nothing_runs_before_it_is_published)
 	sleep_until_ready(&self->wake, workers_have_one, self->w);
 	retire_all(self);
 	ASSERT_EQ(self->back, 1);
+}
+
+/* Of batches of one to fifty, each published whole: no two threads pay for one signature. */
+TEST_F(workers, one_thread_does_a_batch)
+{
+	size_t batch = 0;
+
+	while (self->out < JOBS / 4) {
+		size_t first = self->out, n = 0;
+
+		while (n < 100) {
+			size_t in_batch = 1 + harness_random() % 50;
+
+			batch++;
+			for (size_t i = 0; i < in_batch; i++)
+				jobs[first + n++].topic.n = batch;
+		}
+		submit(self, n);
+		while (self->back < self->out) {
+			sleep_until_ready(&self->wake, workers_have_one, self->w);
+			retire_all(self);
+		}
+	}
+	for (size_t i = 1; i < self->back; i++)
+		if (jobs[i].topic.n == jobs[i - 1].topic.n)
+			ASSERT_TRUE(pthread_equal(ran_on[i], ran_on[i - 1]));
+}
+
+/* Each job waits until all threads have one: with one wake for all, none may be left asleep. */
+static pthread_barrier_t everybody;
+
+static void run_together(struct broker_verify *job)
+{
+	job->counter = (uint64_t)(job - jobs) * 3 + 1;
+	(void)pthread_barrier_wait(&everybody); /* tells one of them that it is the last */
+}
+
+TEST_F(workers, one_publish_keeps_all_busy)
+{
+	static const struct workers_ops together = { run_together, NULL };
+
+	workers_free(self->w);
+	ASSERT_EQ(pthread_barrier_init(&everybody, NULL, variant->threads), 0);
+	ASSERT_EQ(workers_new(variant->threads, &self->wake, &together, &self->w), 0);
+	for (unsigned i = 0; i < harness_rounds(100); i++) {
+		submit(self, variant->threads);
+		while (self->back < self->out) {
+			sleep_until_ready(&self->wake, workers_have_one, self->w);
+			retire_all(self);
+		}
+	}
+	pthread_barrier_destroy(&everybody);
 }
 
 /* --- store ------------------------------------------------------------------------------------ */

@@ -56,25 +56,45 @@ static void count_sub(void *ctx, struct trie_sub *sub)
 	(*(unsigned *)ctx)++;
 }
 
-static void count_entry(void *ctx, struct topicmap_entry *entry)
+static bool count_entry(void *ctx, struct topicmap_entry *entry)
 {
 	(*(unsigned *)ctx)++;
+	return true;
 }
 
 static unsigned count_matches(struct trie *t, const char *topic)
 {
 	unsigned n = 0;
 
-	trie_match(t, bytes_str(topic), count_sub, &n);
+	(void)trie_match(t, bytes_str(topic), count_sub, &n);
+	return n;
+}
+
+/* A whole walk; the steps that it took. */
+static unsigned walk(struct topicmap *m, struct bytes filter,
+		     bool (*each)(void *ctx, struct topicmap_entry *entry), void *ctx)
+{
+	struct topicmap_walk w;
+	unsigned steps;
+
+	topicmap_walk_begin(m, &w);
+	steps = topicmap_walk(m, filter, &w, UINT32_MAX, each, ctx);
+	ASSERT_TRUE(w.at == NULL);
+	topicmap_walk_end(m, &w);
+	return steps;
+}
+
+static unsigned found_by(struct topicmap *m, struct bytes filter)
+{
+	unsigned n = 0;
+
+	(void)walk(m, filter, count_entry, &n);
 	return n;
 }
 
 static unsigned count_found(struct topicmap *m, const char *filter)
 {
-	unsigned n = 0;
-
-	topicmap_match(m, bytes_str(filter), count_entry, &n);
-	return n;
+	return found_by(m, bytes_str(filter));
 }
 
 /* --- SipHash ---------------------------------------------------------------------------------- */
@@ -87,9 +107,10 @@ TEST(siphash)
 		size_t n;
 		uint64_t hash;
 	} vectors[] = {
-		{ 0, 0x726fdb47dd0e0e31 },  { 1, 0x74f839c593dc67fd },	{ 7, 0xab0200f58b01d137 },
-		{ 8, 0x93f5f5799a932462 },  { 15, 0xa129ca6149be45e5 }, { 16, 0x3f2acc7f57c29bdb },
-		{ 63, 0x958a324ceb064572 },
+		{ 0, 0x726fdb47dd0e0e31 },  { 1, 0x74f839c593dc67fd },	{ 2, 0x0d6c8009d9a94f5a },
+		{ 3, 0x85676696d7fb7e2d },  { 4, 0xcf2794e0277187b7 },	{ 5, 0x18765564cd99a68d },
+		{ 6, 0xcbc9466e58fee3ce },  { 7, 0xab0200f58b01d137 },	{ 8, 0x93f5f5799a932462 },
+		{ 15, 0xa129ca6149be45e5 }, { 16, 0x3f2acc7f57c29bdb }, { 63, 0x958a324ceb064572 },
 	};
 	uint8_t key[SIPHASH_KEY_BYTES], message[64];
 
@@ -104,7 +125,7 @@ TEST(siphash)
 				     (unsigned long long)hash);
 	}
 	key[0] ^= 1;
-	EXPECT_TRUE(siphash(key, bytes_of(message, 8)) != vectors[3].hash);
+	EXPECT_TRUE(siphash(key, bytes_of(message, 8)) != vectors[8].hash);
 }
 
 /* --- the rules -------------------------------------------------------------------------------- */
@@ -262,7 +283,7 @@ struct slot {
 };
 
 static struct slot slots[SLOTS];
-static int owners[OWNERS];
+static struct list owners[OWNERS]; /* of their subscriptions */
 
 static size_t expected_nodes(void)
 {
@@ -279,9 +300,10 @@ static void mark_sub(void *ctx, struct trie_sub *sub)
 	container_of(sub, struct slot, sub)->times++;
 }
 
-static void mark_entry(void *ctx, struct topicmap_entry *entry)
+static bool mark_entry(void *ctx, struct topicmap_entry *entry)
 {
 	container_of(entry, struct slot, entry)->times++;
+	return true;
 }
 
 static void check_match(struct trie *t)
@@ -291,7 +313,7 @@ static void check_match(struct trie *t)
 	random_text(topic, false);
 	for (size_t i = 0; i < SLOTS; i++)
 		slots[i].times = 0;
-	trie_match(t, bytes_str(topic), mark_sub, NULL);
+	ASSERT_LE(trie_match(t, bytes_str(topic), mark_sub, NULL), 2 * (trie_nodes(t) + 1));
 	for (size_t i = 0; i < SLOTS; i++)
 		if (slots[i].times != (slots[i].text[0] && matches(slots[i].text, topic)))
 			harness_fail(__FILE__, __LINE__, true, "filter %s, topic %s: %u times",
@@ -310,34 +332,35 @@ static struct slot *slot_with(const char *text, const void *owner)
 static void check_find(struct trie *t)
 {
 	char filter[TEXT_MAX];
-	const void *owner = &owners[below(OWNERS)];
+	struct list *owner = &owners[below(OWNERS)];
 	struct slot *s;
 
 	random_text(filter, true);
 	s = slot_with(filter, owner);
-	ASSERT_TRUE(trie_find(t, bytes_str(filter), owner) == (s ? &s->sub : NULL));
+	ASSERT_TRUE(trie_find(t, bytes_str(filter), owner, owner) == (s ? &s->sub : NULL));
 }
 
 static void change_sub(struct trie *t, struct slot *s)
 {
 	char filter[TEXT_MAX];
-	void *owner = &owners[below(OWNERS)];
+	struct list *owner = &owners[below(OWNERS)];
 	uint8_t text[TEXT_MAX];
-	bool there;
 
 	if (s->text[0]) {
 		ASSERT_EQ(trie_filter(&s->sub, text, sizeof(text)), strlen(s->text));
 		ASSERT_BYTES(text, s->text, strlen(s->text));
 		trie_remove(t, &s->sub);
+		list_del(&s->sub.by_owner);
 		s->text[0] = 0;
 		return;
 	}
 	random_text(filter, true);
-	there = slot_with(filter, owner);
+	if (slot_with(filter, owner))
+		return;
 	s->sub.owner = owner;
-	ASSERT_EQ(trie_add(t, bytes_str(filter), &s->sub), there ? -EEXIST : 0);
-	if (!there)
-		memcpy(s->text, filter, sizeof(filter));
+	ASSERT_EQ(trie_add(t, bytes_str(filter), &s->sub), 0);
+	list_add_tail(owner, &s->sub.by_owner);
+	memcpy(s->text, filter, sizeof(filter));
 }
 
 TEST(trie_at_random)
@@ -345,6 +368,8 @@ TEST(trie_at_random)
 	struct trie *t = trie_new(hash_key);
 
 	ASSERT_TRUE(t);
+	for (size_t i = 0; i < OWNERS; i++)
+		list_init(&owners[i]);
 	for (unsigned op = 0; op < RANDOM_OPS; op++) {
 		change_sub(t, &slots[below(SLOTS)]);
 		check_match(t);
@@ -366,7 +391,7 @@ static void check_find_by_filter(struct topicmap *m)
 	random_text(filter, true);
 	for (size_t i = 0; i < SLOTS; i++)
 		slots[i].times = 0;
-	topicmap_match(m, bytes_str(filter), mark_entry, NULL);
+	(void)walk(m, bytes_str(filter), mark_entry, NULL);
 	for (size_t i = 0; i < SLOTS; i++)
 		if (slots[i].times != (slots[i].text[0] && matches(filter, slots[i].text)))
 			harness_fail(__FILE__, __LINE__, true, "filter %s, topic %s: %u times",
@@ -419,6 +444,154 @@ TEST(topicmap_at_random)
 	topicmap_free(m);
 }
 
+/* --- walks while the map changes -------------------------------------------------------------- */
+
+#define WALKS	   4
+#define WALK_STEPS 20000
+
+static struct random_walk {
+	struct topicmap *map;
+	struct topicmap_walk walk;
+	char filter[TEXT_MAX];
+	bool changed[SLOTS]; /* since it began: what it finds of these is as it may be */
+	unsigned found[SLOTS];
+	unsigned room; /* how many entries it may still be given now */
+} walks[WALKS];
+
+static void begin(struct random_walk *w, struct topicmap *m)
+{
+	*w = (struct random_walk){ .map = m };
+	random_text(w->filter, true);
+	topicmap_walk_begin(m, &w->walk);
+}
+
+static bool mark_found(void *ctx, struct topicmap_entry *entry)
+{
+	struct random_walk *w = ctx;
+	struct slot *s = container_of(entry, struct slot, entry);
+
+	ASSERT_TRUE(s->text[0] && matches(w->filter, s->text));
+	if (!w->room)
+		return false;
+	w->room--;
+	w->found[s - slots]++;
+	return true;
+}
+
+static void go_on(struct random_walk *w)
+{
+	unsigned steps = 1 + (unsigned)below(30);
+
+	w->room = (unsigned)below(20);
+	ASSERT_LE(topicmap_walk(w->map, bytes_str(w->filter), &w->walk, steps, mark_found, w),
+		  steps);
+	if (w->walk.at) {
+		if (below(100) == 0) {
+			topicmap_walk_end(w->map, &w->walk);
+			begin(w, w->map);
+		}
+		return;
+	}
+	for (size_t i = 0; i < SLOTS; i++)
+		if (!w->changed[i] &&
+		    w->found[i] != (slots[i].text[0] && matches(w->filter, slots[i].text)))
+			harness_fail(__FILE__, __LINE__, true, "filter %s, topic %s: %u times",
+				     w->filter, slots[i].text, w->found[i]);
+	begin(w, w->map);
+}
+
+static void note_changes(const char before[SLOTS][TEXT_MAX])
+{
+	for (size_t i = 0; i < SLOTS; i++)
+		for (size_t j = 0; j < WALKS && strcmp(before[i], slots[i].text); j++)
+			walks[j].changed[i] = true;
+}
+
+TEST(topicmap_walks_at_random)
+{
+	static char before[SLOTS][TEXT_MAX];
+	struct topicmap *m = topicmap_new(hash_key);
+
+	ASSERT_TRUE(m);
+	for (size_t i = 0; i < WALKS; i++)
+		begin(&walks[i], m);
+	for (unsigned step = harness_rounds(WALK_STEPS); step; step--) {
+		size_t few = 1 + below(SLOTS); /* at times the map is nearly empty */
+
+		go_on(&walks[below(WALKS)]);
+		for (size_t i = 0; i < SLOTS; i++)
+			memcpy(before[i], slots[i].text, TEXT_MAX);
+		for (size_t n = below(3) ? 0 : below(8); n; n--)
+			change_entry(m, &slots[below(few)]);
+		note_changes(before);
+	}
+	for (size_t i = 0; i < SLOTS; i++)
+		if (slots[i].text[0])
+			change_entry(m, &slots[i]);
+	for (size_t i = 0; i < WALKS; i++)
+		topicmap_walk_end(m, &walks[i].walk);
+	EXPECT_EQ(topicmap_nodes(m), 0);
+	topicmap_free(m);
+}
+
+/* One that is put where a walk has been is not found; one where it has not been may be. A walk that
+ * stands on what goes goes on. */
+TEST(topicmap_walk_stands_on_what_goes)
+{
+	struct topicmap *m = topicmap_new(hash_key);
+	struct topicmap_entry entries[3], *old;
+	static const char *const topics[] = { "a/1/x", "a/2", "a/3/y/z" };
+	struct topicmap_walk w;
+	unsigned n = 0;
+
+	ASSERT_TRUE(m);
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(topicmap_put(m, bytes_str(topics[i]), &entries[i], &old), 0);
+	for (unsigned steps = 0; steps < 8; steps++) {
+		topicmap_walk_begin(m, &w);
+		ASSERT_EQ(topicmap_walk(m, bytes_str("a/#"), &w, steps, count_entry, &n), steps);
+		for (int i = 0; i < 3; i++)
+			topicmap_remove(m, &entries[i]);
+		ASSERT_EQ(topicmap_nodes(m) > 0, steps > 0 && w.at);
+		if (steps % 2)
+			ASSERT_LE(topicmap_walk(m, bytes_str("a/#"), &w, 9, count_entry, &n), 4);
+		topicmap_walk_end(m, &w);
+		ASSERT_EQ(topicmap_nodes(m), 0);
+		for (int i = 0; i < 3; i++)
+			ASSERT_EQ(topicmap_put(m, bytes_str(topics[i]), &entries[i], &old), 0);
+	}
+	for (int i = 0; i < 3; i++)
+		topicmap_remove(m, &entries[i]);
+	topicmap_free(m);
+}
+
+/* However fast the map grows: what is new stands where no walk comes. */
+TEST(topicmap_walk_ends)
+{
+	enum { N = 100 };
+	struct topicmap *m = topicmap_new(hash_key);
+	static struct topicmap_entry entries[4 * N];
+	struct topicmap_entry *old;
+	struct topicmap_walk w;
+	unsigned n = 0, found = 0;
+	char topic[16];
+
+	ASSERT_TRUE(m);
+	topicmap_walk_begin(m, &w);
+	do {
+		for (unsigned more = n < N ? N : 1; more; more--, n++) {
+			snprintf(topic, sizeof(topic), "a/%u", n);
+			ASSERT_LT(n, ARRAY_SIZE(entries));
+			ASSERT_EQ(topicmap_put(m, bytes_str(topic), &entries[n], &old), 0);
+		}
+		(void)topicmap_walk(m, bytes_str("a/+"), &w, 1, count_entry, &found);
+	} while (w.at);
+	EXPECT_TRUE(found >= N && found <= N + 2); /* those of before it was at "a" */
+	while (n)
+		topicmap_remove(m, &entries[--n]);
+	topicmap_free(m);
+}
+
 /* --- depth ------------------------------------------------------------------------------------ */
 
 /* n levels, each of text, joined. */
@@ -445,86 +618,106 @@ static unsigned count_deep(struct trie *t, const char *level, size_t n)
 	struct bytes topic = repeat(level, n);
 	unsigned found = 0;
 
-	trie_match(t, topic, count_sub, &found);
+	(void)trie_match(t, topic, count_sub, &found);
 	drop(topic);
 	return found;
 }
 
+static struct list nobody = { &nobody, &nobody };
+
 TEST(filters_of_the_most_levels)
 {
 	struct trie *t = trie_new(hash_key);
-	struct bytes most = repeat("+", TRIE_LEVELS_MAX), more = repeat("+", TRIE_LEVELS_MAX + 1);
-	struct bytes slashes = repeat("", TRIE_LEVELS_MAX), all = repeat("", UINT16_MAX + 1);
-	struct trie_sub sub[4] = { { .owner = t }, { .owner = t }, { .owner = t } };
+	struct bytes plus = repeat("+", TRIE_PLUS_LEVELS), slashes = repeat("", TRIE_LEVELS_MAX),
+		     most = repeat("x", TRIE_LEVELS_MAX), all = repeat("", UINT16_MAX + 1);
+	struct bytes more[] = { repeat("x", TRIE_LEVELS_MAX + 1), repeat("", TRIE_LEVELS_MAX + 1),
+				repeat("+", TRIE_PLUS_LEVELS + 1), all };
+	struct trie_sub sub[4] = { { .owner = t }, { .owner = t }, { .owner = t }, { .owner = t } };
 	uint8_t rest[2 * TRIE_LEVELS_MAX];
 
 	ASSERT_TRUE(t);
-	EXPECT_EQ(trie_add(t, more, &sub[0]), -E2BIG);
-	EXPECT_EQ(trie_add(t, all, &sub[0]), -E2BIG);
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++) {
+		EXPECT_EQ(trie_add(t, more[i], &sub[0]), -E2BIG);
+		EXPECT_TRUE(trie_find(t, more[i], t, &nobody) == NULL);
+	}
 	EXPECT_EQ(trie_nodes(t), 0);
-	EXPECT_TRUE(trie_find(t, all, t) == NULL);
 	ASSERT_EQ(trie_add(t, most, &sub[0]), 0);
 	ASSERT_EQ(trie_add(t, slashes, &sub[1]), 0);
+	ASSERT_EQ(trie_add(t, plus, &sub[2]), 0);
 	memcpy(rest, most.p, most.n);
 	rest[most.n - 1] = '#';
-	ASSERT_EQ(trie_add(t, bytes_of(rest, most.n), &sub[2]), 0); /* '#' in the last level */
-	EXPECT_EQ(trie_nodes(t), 2 * TRIE_LEVELS_MAX + 1);
+	ASSERT_EQ(trie_add(t, bytes_of(rest, most.n), &sub[3]), 0); /* '#' in the last level */
+	EXPECT_EQ(trie_nodes(t), 2 * TRIE_LEVELS_MAX + TRIE_PLUS_LEVELS + 1);
 
+	EXPECT_EQ(count_deep(t, "y", TRIE_PLUS_LEVELS), 1);
 	EXPECT_EQ(count_deep(t, "x", TRIE_LEVELS_MAX - 2), 0);
 	EXPECT_EQ(count_deep(t, "x", TRIE_LEVELS_MAX - 1), 1); /* its parent */
 	EXPECT_EQ(count_deep(t, "x", TRIE_LEVELS_MAX), 2);
 	EXPECT_EQ(count_deep(t, "x", TRIE_LEVELS_MAX + 1), 1); /* '#' alone */
-	EXPECT_EQ(count_deep(t, "", TRIE_LEVELS_MAX), 3);
-	EXPECT_EQ(count_deep(t, "", TRIE_LEVELS_MAX + 1), 1);
-	EXPECT_EQ(count_deep(t, "", UINT16_MAX + 1), 1); /* 65,535 bytes of '/' */
-	for (int i = 0; i < 3; i++)
+	EXPECT_EQ(count_deep(t, "", TRIE_LEVELS_MAX), 1);
+	EXPECT_EQ(count_deep(t, "", TRIE_LEVELS_MAX + 1), 0);
+	EXPECT_EQ(count_deep(t, "", UINT16_MAX + 1), 0); /* 65,535 bytes of '/' */
+	for (int i = 0; i < 4; i++)
 		trie_remove(t, &sub[i]);
 	EXPECT_EQ(trie_nodes(t), 0);
 	trie_free(t);
-	drop(most);
-	drop(more);
+	drop(plus);
 	drop(slashes);
-	drop(all);
+	drop(most);
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++)
+		drop(more[i]);
 }
 
-/* Every filter of '+' and "a" up to 12 levels, and a topic that matches half of each length's. */
+/* Every filter of '+' and "a" that there may be, and each once more with "/#" behind it. */
 TEST(all_branches)
 {
-	enum { DEPTH = 12, SUBS = 1 << (DEPTH + 1) };
-	static struct trie_sub subs[SUBS];
+	enum { WIDE = TRIE_WIDTH_MAX, DEEP = TRIE_LEVELS_MAX };
+	static struct trie_sub subs[2][DEEP + 1][WIDE];
 	struct trie *t = trie_new(hash_key);
-	char text[2 * DEPTH];
+	char text[2 * DEEP + 2];
+	unsigned looked_at, n = 0, found = 0, nodes = 0, rests = 0;
+	struct bytes topic = repeat("a", DEEP + 9);
 
 	ASSERT_TRUE(t);
-	for (unsigned depth = 1; depth <= DEPTH; depth++) {
-		for (unsigned bits = 0; bits < 1u << depth; bits++) {
-			struct trie_sub *sub = &subs[1u << depth | bits];
+	for (unsigned depth = 1; depth <= DEEP; depth++) {
+		for (unsigned bits = 0; bits < (depth < 8 ? 1u << depth : WIDE); bits++, n++) {
+			struct trie_sub *sub = &subs[0][depth][bits], *rest = &subs[1][depth][bits];
 
 			for (unsigned i = 0; i < depth; i++) {
-				text[2 * i] = bits >> i & 1 ? '+' : 'a';
+				text[2 * i] = i < TRIE_PLUS_LEVELS && bits >> i & 1 ? '+' : 'a';
 				text[2 * i + 1] = '/';
 			}
-			sub->owner = t;
+			text[2 * depth] = '#';
+			sub->owner = rest->owner = t;
 			ASSERT_EQ(trie_add(t, bytes_of(text, 2 * depth - 1), sub), 0);
+			ASSERT_EQ(trie_add(t, bytes_of(text, 2 * depth + 1), rest),
+				  depth < DEEP ? 0 : -E2BIG);
 		}
 	}
-	for (unsigned depth = 1; depth <= DEPTH; depth++) {
-		EXPECT_EQ(count_deep(t, "a", depth), 1u << depth);
-		EXPECT_EQ(count_deep(t, "b", depth), 1);
+	EXPECT_EQ(trie_nodes(t), 2 * n - WIDE);
+	for (unsigned depth = 1; depth <= DEEP; depth++) {
+		unsigned wide = depth < 8 ? 1u << depth : WIDE;
+
+		found = 0;
+		looked_at = trie_match(t, bytes_of(topic.p, 2 * depth - 1), count_sub, &found);
+		nodes += wide;
+		rests += depth < DEEP ? wide : 0;
+		ASSERT_EQ(looked_at, 1 + nodes + rests);
+		ASSERT_EQ(found, wide + rests);
+		ASSERT_LE(count_deep(t, "b", depth), 2 * DEEP);
 	}
-	EXPECT_EQ(count_deep(t, "a", DEPTH + 1), 0);
-	EXPECT_EQ(trie_nodes(t), SUBS - 2);
-	trie_free(t); /* takes all of them out */
-	EXPECT_TRUE(subs[2].node == NULL);
-	EXPECT_TRUE(list_empty(&subs[SUBS - 1].by_filter));
-}
-
-static unsigned found_by(struct topicmap *m, struct bytes filter)
-{
-	unsigned n = 0;
-
-	topicmap_match(m, filter, count_entry, &n);
-	return n;
+	/* The most that there can be; a deeper topic's is no more. */
+	found = 0;
+	looked_at = trie_match(t, topic, count_sub, &found);
+	ASSERT_LE(looked_at, TRIE_LOOKS_MAX);
+	ASSERT_GT(looked_at, TRIE_LOOKS_MAX / 10 * 9);
+	EXPECT_EQ(found, n - WIDE); /* those with '#' */
+	for (size_t i = 0; i < 2 * (DEEP + 1) * WIDE; i++)
+		if ((&subs[0][0][0])[i].node)
+			trie_remove(t, &(&subs[0][0][0])[i]);
+	EXPECT_EQ(trie_nodes(t), 0);
+	trie_free(t);
+	drop(topic);
 }
 
 /* Topics of more levels than filters may have keep what their first levels say about them. */
@@ -576,6 +769,7 @@ TEST(deep_topics_kept)
 #define MANY 100000
 
 static struct trie_sub many[MANY];
+static struct list owned[MANY];
 
 /* One filter, many owners: each is found, in whatever order they go. */
 TEST(one_filter_many_owners)
@@ -586,17 +780,21 @@ TEST(one_filter_many_owners)
 	ASSERT_TRUE(t);
 	for (unsigned i = 0; i < MANY; i++) {
 		many[i].owner = &many[i];
-		ASSERT_TRUE(trie_find(t, filter, &many[i]) == NULL);
+		list_init(&owned[i]);
+		ASSERT_TRUE(trie_find(t, filter, &many[i], &owned[i]) == NULL);
 		ASSERT_EQ(trie_add(t, filter, &many[i]), 0);
+		list_add_tail(&owned[i], &many[i].by_owner);
 	}
 	EXPECT_EQ(trie_nodes(t), 2);
 	EXPECT_EQ(count_matches(t, "all/x"), MANY);
 	for (unsigned i = 0; i < MANY; i++) {
-		struct trie_sub *sub = &many[(i * 7919ul) % MANY]; /* a prime: each once */
+		size_t at = (i * 7919ul) % MANY; /* a prime: each once */
+		struct trie_sub *sub = &many[at];
 
-		ASSERT_TRUE(trie_find(t, filter, sub) == sub);
+		ASSERT_TRUE(trie_find(t, filter, sub, &owned[at]) == sub);
 		trie_remove(t, sub);
-		ASSERT_TRUE(trie_find(t, filter, sub) == NULL);
+		list_del(&sub->by_owner);
+		ASSERT_TRUE(trie_find(t, filter, sub, &owned[at]) == NULL);
 	}
 	EXPECT_EQ(trie_nodes(t), 0);
 	trie_free(t);
@@ -634,22 +832,48 @@ TEST(many_filters)
 
 /* --- odds and ends ---------------------------------------------------------------------------- */
 
-TEST(same_owner_same_filter)
+/* Many filters of one owner, each of them of nobody else. */
+TEST(many_filters_one_owner)
 {
 	struct trie *t = trie_new(hash_key);
-	struct trie_sub a = { .owner = &a, .qos = 1 }, again = { .owner = &a }, b = { .owner = &b };
+	struct list mine;
+	char text[32];
 
 	ASSERT_TRUE(t);
+	list_init(&mine);
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(text, sizeof(text), "%u", i);
+		many[i].owner = t;
+		ASSERT_TRUE(trie_find(t, bytes_str(text), t, &mine) == NULL);
+		ASSERT_EQ(trie_add(t, bytes_str(text), &many[i]), 0);
+		list_add_tail(&mine, &many[i].by_owner);
+		ASSERT_TRUE(trie_find(t, bytes_str(text), t, &mine) == &many[i]);
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		trie_remove(t, &many[i]);
+	trie_free(t);
+}
+
+TEST(same_filter_two_owners)
+{
+	struct trie *t = trie_new(hash_key);
+	struct trie_sub a = { .owner = &a, .qos = 1 }, b = { .owner = &b };
+	struct list of_a;
+
+	ASSERT_TRUE(t);
+	list_init(&of_a);
 	ASSERT_EQ(trie_add(t, bytes_str("x/y"), &a), 0);
-	EXPECT_EQ(trie_add(t, bytes_str("x/y"), &again), -EEXIST);
+	list_add_tail(&of_a, &a.by_owner);
 	EXPECT_EQ(trie_add(t, bytes_str("x/y"), &b), 0);
-	EXPECT_TRUE(trie_find(t, bytes_str("x/y"), &a) == &a);
-	EXPECT_TRUE(trie_find(t, bytes_str("x"), &a) == NULL); /* a node without subscriptions */
-	EXPECT_TRUE(trie_find(t, bytes_str("x/+"), &a) == NULL);
-	EXPECT_TRUE(trie_find(t, bytes_str("x/#"), &a) == NULL);
-	trie_remove(t, &a);
-	EXPECT_EQ(trie_add(t, bytes_str("x/y"), &again), 0);
+	EXPECT_TRUE(trie_find(t, bytes_str("x/y"), &a, &of_a) == &a);
+	EXPECT_TRUE(trie_find(t, bytes_str("x/y"), &owners, &nobody) == NULL);
+	EXPECT_TRUE(trie_find(t, bytes_str("x"), &a, &of_a) == NULL); /* without subscriptions */
+	EXPECT_TRUE(trie_find(t, bytes_str("x/+"), &a, &of_a) == NULL);
+	EXPECT_TRUE(trie_find(t, bytes_str("x/#"), &a, &of_a) == NULL);
 	EXPECT_EQ(count_matches(t, "x/y"), 2);
+	trie_remove(t, &a);
+	EXPECT_EQ(count_matches(t, "x/y"), 1);
+	trie_remove(t, &b);
 	trie_free(t);
 	trie_free(NULL);
 }
@@ -672,10 +896,12 @@ TEST(names_and_room)
 	ASSERT_BYTES(out, "/+//#--", 8);
 	EXPECT_EQ(topicmap_topic(&entry, out, sizeof(out)), 5);
 	ASSERT_BYTES(out, "/a//b--", 8);
-	trie_free(t);
+	trie_remove(t, &sub);
 	EXPECT_TRUE(sub.node == NULL);
-	topicmap_free(m);
+	trie_free(t);
+	topicmap_remove(m, &entry);
 	EXPECT_TRUE(entry.node == NULL);
+	topicmap_free(m);
 	topicmap_free(NULL);
 }
 
@@ -718,7 +944,7 @@ TEST(no_memory)
 	}
 	EXPECT_EQ(err, -ENOMEM);
 	EXPECT_EQ(trie_nodes(t), nodes); /* what it had begun is gone again */
-	EXPECT_TRUE(trie_find(t, bytes_str(text), t) == NULL);
+	EXPECT_TRUE(trie_find(t, bytes_str(text), t, &nobody) == NULL);
 	EXPECT_EQ(topicmap_put(m, bytes_str(text), &entry, &old), -ENOMEM);
 	EXPECT_TRUE(old == &entry && topicmap_nodes(m) == 0);
 	ASSERT_GT(n, 100);

@@ -48,13 +48,13 @@ def crash():
 # --- counters -----------------------------------------------------------------------------------
 
 class Sender(threading.Thread):
-    """Publishes QoS 1 as fast as IN_FLIGHT allows, until the broker is gone. It keeps the bytes of
-    everything, as an eavesdropper could."""
+    """Publishes QoS 1 or 2 as fast as IN_FLIGHT allows, until the broker is gone. It keeps the
+    bytes of everything, as an eavesdropper could."""
 
     def __init__(self, i):
         super().__init__(daemon=True)
         self.topic = "plant/crash/%d" % i
-        self.party = g.party("py-%d" % i)
+        self.party, self.qos = g.party("py-%d" % i), 1 + i % 2
         self.sent, self.acked = {}, set()  # counter: payload; counters
         self.trouble = None
 
@@ -71,10 +71,10 @@ class Sender(threading.Thread):
             self.counter_of = {}
             while True:
                 while len(self.counter_of) < IN_FLIGHT:
-                    payload = self.party.sealed("plant", self.topic, b"x", 1)
+                    payload = self.party.sealed("plant", self.topic, b"x", self.qos)
                     counter = self.party.counter
                     self.sent[counter] = payload
-                    self.counter_of[s.publish(self.topic, payload)] = counter
+                    self.counter_of[s.publish(self.topic, payload, self.qos)] = counter
                 before = len(s.acked)
                 try:
                     s.wait_for(lambda: len(s.acked) > before, "PUBACK")
@@ -85,7 +85,7 @@ class Sender(threading.Thread):
 
     def again(self, s, counters):
         """The same bytes once more, all of which are acknowledged."""
-        ids = [s.publish(self.topic, self.sent[c], dup=True) for c in counters]
+        ids = [s.publish(self.topic, self.sent[c], self.qos, dup=True) for c in counters]
         s.wait_for(lambda: set(ids) <= set(s.acked), "PUBACK for each")
 
     def replay(self, receiver):
@@ -113,7 +113,7 @@ class Sender(threading.Thread):
 
 def one_crash(senders, counts):
     live = mqtt.Session(g.address, g.party("rx-1"))
-    live.subscribe("plant/crash/#")
+    live.subscribe("plant/crash/#", qos=2)
     for s in senders:
         s.start()
     took = rnd.uniform(0.05, 0.6) * tap.SCALE

@@ -70,8 +70,13 @@ def publish(topic, payload, qos=0, retain=False, packet_id=None, dup=False):
     return packet(PUBLISH, dup << 3 | qos << 1 | bool(retain), body + payload)
 
 
+def ack(kind, packet_id):
+    """PUBACK, PUBREC, PUBREL or PUBCOMP."""
+    return packet(kind, 2 if kind == PUBREL else 0, struct.pack(">H", packet_id))
+
+
 def puback(packet_id):
-    return packet(PUBACK, 0, struct.pack(">H", packet_id))
+    return ack(PUBACK, packet_id)
 
 
 def subscribe(packet_id, filters, qos):
@@ -97,7 +102,7 @@ class Packet:
             if self.qos:
                 self.packet_id, rest = struct.unpack(">H", rest[:2])[0], rest[2:]
             self.payload = rest
-        elif len(body) >= 2 and self.type in (PUBACK, SUBACK, UNSUBACK):
+        elif len(body) >= 2 and self.type in (PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, UNSUBACK):
             self.packet_id = struct.unpack(">H", body[:2])[0]
 
     def __repr__(self):
@@ -252,7 +257,7 @@ class Session(Connection):
 
     def take_result(self):
         p = self.receive()
-        while p.type == PUBACK:
+        while p.type in (PUBACK, PUBREC):
             p = self.receive()
         tap.equal(p.type, PUBLISH, "type of the packet that came")
         tap.equal((p.topic, p.qos), (ssdtf.RESULT, 0), "result")
@@ -300,8 +305,12 @@ class Session(Connection):
 
     def sort(self, p):
         self.log.append(p)
-        if p.type == PUBACK:
+        if p.type in (PUBACK, PUBREC):
             self.acked.append(p.packet_id)
+            if p.type == PUBREC:
+                self.send(ack(PUBREL, p.packet_id))
+        elif p.type == PUBREL:
+            self.send(ack(PUBCOMP, p.packet_id))
         elif p.type == PUBLISH and p.topic == ssdtf.ERROR:
             body, kind = self.party.from_broker(p.topic, p.first, p.payload)
             e = Error(body)
@@ -311,7 +320,7 @@ class Session(Connection):
         elif p.type == PUBLISH and not p.topic.startswith(("$SSDTF/", "$SYS/")):
             self.deliveries.append(Delivery(p, self.party.open(p.topic, p.first, p.payload)))
             if p.qos and self.auto_ack:
-                self.send(puback(p.packet_id))
+                self.send(ack(PUBREC if p.qos == 2 else PUBACK, p.packet_id))
         else:
             self.others.append(p)
 

@@ -89,17 +89,28 @@ class Client(mqtt.Connection):
         tap.equal(self.expect(mqtt.UNSUBACK).packet_id, self.ids, "packet id of UNSUBACK")
 
     def publish(self, topic, payload, qos=0, retain=False):
-        """Waits for PUBACK where there is one to come."""
+        """Waits until it is acknowledged, or completed, where it is to be."""
         data = payload if isinstance(payload, bytes) else payload.encode()
         packet_id = self.next_id() if qos else None
         self.send(mqtt.publish(topic, data, qos, retain, packet_id))
-        if qos:
+        if qos == 1:
             tap.equal(self.expect(mqtt.PUBACK).packet_id, packet_id, "packet id of PUBACK")
+        if qos == 2:
+            tap.equal(self.expect(mqtt.PUBREC).packet_id, packet_id, "packet id of PUBREC")
+            self.release(packet_id)
+
+    def release(self, packet_id):
+        self.send(mqtt.ack(mqtt.PUBREL, packet_id))
+        tap.equal(self.expect(mqtt.PUBCOMP).packet_id, packet_id, "packet id of PUBCOMP")
 
     def message(self, ack=True):
         p = self.expect(mqtt.PUBLISH)
-        if ack and p.qos:
+        if ack and p.qos == 1:
             self.send(mqtt.puback(p.packet_id))
+        if ack and p.qos == 2:
+            self.send(mqtt.ack(mqtt.PUBREC, p.packet_id))
+            tap.equal(self.expect(mqtt.PUBREL).packet_id, p.packet_id, "packet id of PUBREL")
+            self.send(mqtt.ack(mqtt.PUBCOMP, p.packet_id))
         return p
 
     def ping(self):
@@ -175,8 +186,8 @@ def output(process):
 
 @test
 def mosquitto(broker):
-    "mosquitto_pub and mosquitto_sub exchange QoS 0 and 1, also empty and binary payloads"
-    for qos in ("0", "1"):
+    "mosquitto_pub and mosquitto_sub exchange QoS 0, 1 and 2, also empty and binary payloads"
+    for qos in ("0", "1", "2"):
         sub = mosquitto_sub(broker, "-t", "a/b", "-q", qos, "-v", count=3)
         subscribed(broker, 1)
         mosquitto_pub(broker, "-t", "a/b", "-q", qos, "-m", "one")
@@ -239,18 +250,28 @@ class Paho:
 @test
 def paho_session(broker):
     "paho's persistent session gets what it missed, in order"
+    paho_misses(broker, 1)
+
+
+@test
+def paho_session_qos_2(broker):
+    "the same at QoS 2"
+    paho_misses(broker, 2)
+
+
+def paho_misses(broker, qos):
     if not paho:
         tap.skip("python3-paho-mqtt is not installed")
     first = Paho(broker)
-    first.client.subscribe("kept/#", 1)
+    first.client.subscribe("kept/#", qos)
     tap.eventually(lambda: first.granted, "SUBACK")
     first.close()
     for i in range(20):
-        mosquitto_pub(broker, "-t", "kept/%d" % i, "-q", "1", "-m", str(i))
+        mosquitto_pub(broker, "-t", "kept/%d" % i, "-q", str(qos), "-m", str(i))
     again = Paho(broker)
     tap.eventually(lambda: len(again.got) == 20, "20 messages")
     again.close()
-    tap.equal(again.got, [("kept/%d" % i, str(i).encode(), 1) for i in range(20)], "messages")
+    tap.equal(again.got, [("kept/%d" % i, str(i).encode(), qos) for i in range(20)], "messages")
     tap.equal((first.present, again.present), (0, 1), "session present")
 
 
@@ -323,7 +344,7 @@ def subscriptions(broker):
     "a subscription is replaced, and ended"
     c = Client(broker, "sub")
     tap.equal(c.subscribe("t", "u", qos=0), [0, 0], "SUBACK")
-    tap.equal(c.subscribe("t", qos=2), [1], "SUBACK to QoS 2")
+    tap.equal(c.subscribe("t", qos=2), [2], "SUBACK to QoS 2")
     pub = Client(broker, "pub")
     pub.publish("t", "one", 1)
     tap.equal(c.message().qos, 1, "QoS")
@@ -399,6 +420,40 @@ def persistent_session(broker):
     c.silent()
     c.disconnect()
     tap.true(not Client(broker, "away", clean=False).session_present, "and stays gone")
+
+
+@test
+def exactly_once(broker):
+    "QoS 2: what is sent again after a reset reaches nobody twice, each way [4.3.3, 4.4]"
+    rx = Client(broker, "rx", clean=False)
+    rx.subscribe("once", qos=2)
+    tx = Client(broker, "tx", clean=False)
+    tx.send(mqtt.publish("once", b"first", 2, False, 7))
+    tx.expect(mqtt.PUBREC)
+    tx.drop()
+    broker.wait_connections(1)
+    tx = Client(broker, "tx", clean=False)
+    tx.send(mqtt.publish("once", b"first", 2, False, 7, dup=True))  # [MQTT-4.3.3-2]
+    tx.expect(mqtt.PUBREC)
+    tx.release(7)
+    p = rx.message(ack=False)
+    tap.equal((p.payload, p.qos, p.dup), (b"first", 2, False), "message")
+    rx.silent()
+    rx.drop()
+    broker.wait_connections(1)
+    rx = Client(broker, "rx", clean=False)
+    again = rx.expect(mqtt.PUBLISH)
+    tap.equal((again.packet_id, again.dup), (p.packet_id, True), "id and DUP [MQTT-4.4.0-1]")
+    rx.send(mqtt.ack(mqtt.PUBREC, p.packet_id))
+    rx.expect(mqtt.PUBREL)
+    rx.drop()
+    broker.wait_connections(1)
+    rx = Client(broker, "rx", clean=False)
+    tap.equal(rx.expect(mqtt.PUBREL).packet_id, p.packet_id, "PUBREL, and no PUBLISH")
+    rx.send(mqtt.ack(mqtt.PUBCOMP, p.packet_id))
+    tx.publish("once", "second", 2)
+    tap.equal(rx.message().payload, b"second", "message")
+    rx.silent()
 
 
 @test

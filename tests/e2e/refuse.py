@@ -528,7 +528,7 @@ BAD_CONNECTS = {
     "flags in the first byte": raw(0x11, connect_body()),
     "Will to $SSDTF": raw(0x10, connect_body(flags=0xC6, rest=b"\0\4py-1" + ssdtf.u16p(
         b"$SSDTF/error") + b"\0\1w\0\1u\0\1p")),
-    "Will of QoS 2": raw(0x10, connect_body(flags=0xD6, rest=b"\0\4py-1\0\1t\0\1w\0\1u\0\1p")),
+    "Will of QoS 3": raw(0x10, connect_body(flags=0xDE, rest=b"\0\4py-1\0\1t\0\1w\0\1u\0\1p")),
     "a length of five bytes": b"\x10\xff\xff\xff\xff\x7f",
     "PUBLISH first": mqtt.publish("plant/x", b"x"),
     "PINGREQ first": raw(0xC0, b""),
@@ -552,7 +552,7 @@ BAD_PACKETS = {
     "PUBLISH, topic no UTF-8": raw(0x30, b"\0\2\xc3\x28x"),
     "PUBLISH, surrogate": raw(0x30, b"\0\3\xed\xa0\x80x"),
     "PUBLISH, QoS 3": raw(0x36, b"\0\1a\0\1x"),
-    "PUBLISH, QoS 2": raw(0x34, b"\0\1a\0\1x"),
+    "PUBLISH, QoS 2, packet id 0": raw(0x34, b"\0\1a\0\0x"),
     "PUBLISH, DUP at QoS 0": raw(0x38, b"\0\1ax"),
     "PUBLISH, no packet id": raw(0x32, b"\0\1a"),
     "PUBLISH, packet id 0": raw(0x32, b"\0\1a\0\0x"),
@@ -563,10 +563,12 @@ BAD_PACKETS = {
     "PUBACK, one byte": raw(0x40, b"\1"),
     "PUBACK, three bytes": raw(0x40, b"\0\1x"),
     "PUBACK, flags": raw(0x42, b"\0\1"),
-    "PUBREC": raw(0x50, b"\0\1"),
-    "PUBREL": raw(0x62, b"\0\1"),
+    "PUBREC, packet id 0": raw(0x50, b"\0\0"),
+    "PUBREC, flags": raw(0x52, b"\0\1"),
+    "PUBREL, empty": raw(0x62, b""),
     "PUBREL, flags": raw(0x60, b"\0\1"),
-    "PUBCOMP": raw(0x70, b"\0\1"),
+    "PUBCOMP, three bytes": raw(0x70, b"\0\1x"),
+    "PUBCOMP, flags": raw(0x72, b"\0\1"),
     "SUBSCRIBE, 82 00": b"\x82\x00",
     "SUBSCRIBE, one byte": raw(0x82, b"\0"),
     "SUBSCRIBE, no filter": raw(0x82, b"\0\1"),
@@ -675,7 +677,7 @@ def oversized():
 
 @tap.test
 def before_authentication():
-    "before the result: SUBSCRIBE gets 0x80 each, PINGREQ its answer, anything else ends it"
+    "before the result: SUBSCRIBE gets 0x80 each, PINGREQ and PUBREL their answer; others end it"
     def challenged():
         s = mqtt.Session(g.address, g.party("rx-1"), authenticate=False)
         s.send_connect()
@@ -683,11 +685,13 @@ def before_authentication():
         return s, s.take_challenge()
 
     s, challenge = challenged()
-    s.send(mqtt.subscribe(9, ["plant/#", "#", "a/b"], 1), raw(0xC0, b""), mqtt.puback(5))
+    s.send(mqtt.subscribe(9, ["plant/#", "#", "a/b"], 1), raw(0xC0, b""), mqtt.puback(5),
+           mqtt.ack(mqtt.PUBREC, 6), mqtt.ack(mqtt.PUBREL, 7), mqtt.ack(mqtt.PUBCOMP, 8))
     p = s.expect(mqtt.SUBACK)
     tap.equal(p.body, b"\0\x09\x80\x80\x80", "SUBACK")
     s.expect(mqtt.PINGRESP)
-    s.answer(challenge, qos=1)
+    tap.equal(s.expect(mqtt.PUBCOMP).packet_id, 7, "packet id of PUBCOMP")
+    s.answer(challenge, qos=2)
     s.take_result()
     with session("py-1") as d:
         d.wait_acked(d.seal_and_publish("plant", "plant/early", b"not subscribed"))
@@ -700,7 +704,7 @@ def before_authentication():
                        ("DISCONNECT", raw(0xE0, b"")),
                        ("response, retained", mqtt.publish(ssdtf.RESPONSE, b"x", 0, True)),
                        ("empty response", mqtt.publish(ssdtf.RESPONSE, b"")),
-                       ("PUBREL", raw(0x62, b"\0\1"))):
+                       ("PUBREL of id 0", raw(0x62, b"\0\0"))):
         s, _ = challenged()
         s.send(data)
         tap.equal(s.closes(), [], "what comes behind " + what)

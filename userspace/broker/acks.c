@@ -4,12 +4,12 @@
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
 
-struct ack *ack_new(struct broker_conn *c, uint16_t packet_id)
+struct ack *ack_new(struct broker_conn *c, uint8_t qos, uint16_t packet_id)
 {
 	struct broker *b = c->broker;
 	struct ack *a;
 
-	if (packet_id == 0 || c->state != CONN_OPEN)
+	if (qos == 0 || c->state != CONN_OPEN)
 		return NULL;
 	a = pool_zalloc(&b->pool, sizeof(*a));
 	if (!a) {
@@ -19,9 +19,10 @@ struct ack *ack_new(struct broker_conn *c, uint16_t packet_id)
 	conn_get(c);
 	a->conn = c;
 	a->packet_id = packet_id;
+	a->qos = qos;
 	list_init(&a->wait);
-	list_add_tail(&c->acks, &a->link);
-	if (++c->n_acks >= b->config.limits.verify_pending_max)
+	list_add_tail(&c->secure->acks, &a->link);
+	if (++c->secure->n_acks >= b->config.limits.verify_pending_max)
 		conn_pause(c, CONN_PAUSE_ACKS);
 	return a;
 }
@@ -36,7 +37,7 @@ void ack_drop(struct ack *a)
 	list_del(&a->link);
 	list_del(&a->wait);
 	pool_free(&c->broker->pool, a);
-	if (--c->n_acks <= c->broker->config.limits.verify_pending_max / 2)
+	if (--c->secure->n_acks <= c->broker->config.limits.verify_pending_max / 2)
 		conn_resume(c, CONN_PAUSE_ACKS);
 	conn_put(c);
 }
@@ -53,12 +54,13 @@ void ack_ready(struct ack *a)
 		return;
 	}
 	a->ready = true;
-	while ((a = list_first(&c->acks, struct ack, link)) && a->ready) {
+	while ((a = list_first(&c->secure->acks, struct ack, link)) && a->ready) {
 		uint16_t packet_id = a->packet_id;
+		enum mqtt_type type = ack_type(a->qos);
 
 		ack_drop(a); /* first: sending may end the connection, and with it what is owed */
 		if (c->state == CONN_OPEN)
-			conn_send_ack(c, MQTT_PUBACK, packet_id);
+			conn_send_ack(c, type, packet_id);
 	}
 }
 
@@ -66,7 +68,7 @@ void acks_close(struct broker_conn *c)
 {
 	struct list *pos, *tmp;
 
-	list_for_each_safe(pos, tmp, &c->acks) {
+	list_for_each_safe(pos, tmp, &c->secure->acks) {
 		struct ack *a = list_entry(pos, struct ack, link);
 
 		if (a->ready)

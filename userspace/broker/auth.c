@@ -54,9 +54,9 @@ static void challenge(struct broker_conn *c)
 	uint8_t body[CHALLENGE_BYTES];
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
 
-	hash_random(c->r_b, sizeof(c->r_b));
-	bytes_write(&w, bytes_of(c->r_c, sizeof(c->r_c)));
-	bytes_write(&w, bytes_of(c->r_b, sizeof(c->r_b)));
+	hash_random(c->secure->r_b, sizeof(c->secure->r_b));
+	bytes_write(&w, bytes_of(c->secure->r_c, sizeof(c->secure->r_c)));
+	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u8(&w, c->level);
 	bytes_write_u8(&w, c->flags);
 	c->state = CONN_CHALLENGED;
@@ -75,7 +75,7 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 	if (!b->directory || !directory_in_force(b->directory, b->wall_ms))
 		return refuse(c, CONNACK_UNAVAILABLE, "no bundle is in force");
 	if (!p->has_user_name || !p->has_password ||
-	    text_unb64u(p->user_name, c->r_c, sizeof(c->r_c)))
+	    text_unb64u(p->user_name, c->secure->r_c, sizeof(c->secure->r_c)))
 		return turn_away(c, CONNACK_BAD_USER, "User Name is not a nonce of SSDTF");
 	if (!directory_party(b->directory, p->client_id))
 		return turn_away(c, CONNACK_REFUSED, "not enrolled");
@@ -124,7 +124,7 @@ static void send_result(struct broker_conn *c)
 	if (!sender)
 		return conn_fail(c, "no memory for its counter");
 	bytes_write_u8(&w, 0);
-	bytes_write(&w, bytes_of(c->r_b, sizeof(c->r_b)));
+	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u64(&w, sender->window.highest);
 	c->state = CONN_OPENING;
 	if (signer_control(b, c, CONTROL_TOPIC_RESULT, bytes_of(body, w.used), NULL, true))
@@ -137,8 +137,8 @@ static bool response_fits(struct broker_conn *c, const struct directory *d, stru
 	uint8_t want[RESPONSE_BYTES];
 	struct bytes_writer w = bytes_writer_of(want, sizeof(want));
 
-	bytes_write(&w, bytes_of(c->r_b, sizeof(c->r_b)));
-	bytes_write(&w, bytes_of(c->r_c, sizeof(c->r_c)));
+	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
+	bytes_write(&w, bytes_of(c->secure->r_c, sizeof(c->secure->r_c)));
 	bytes_write(&w, bytes_of(d->broker_hash, sizeof(d->broker_hash)));
 	return bytes_equal_ct(body, bytes_of(want, w.used));
 }
@@ -155,7 +155,7 @@ void auth_response_verified(struct ingress *in)
 	    !response_fits(c, in->directory, in->verify.trailer.body))
 		return failed(c, "its response answers another challenge");
 	if (in->packet_id)
-		conn_send_ack(c, MQTT_PUBACK, in->packet_id);
+		conn_send_ack(c, ack_type(in->message->qos), in->packet_id);
 	if (c->state == CONN_CLOSED)
 		return;
 	if (c->will)

@@ -80,7 +80,8 @@ struct broker *broker_new(const struct broker_config *config, const struct broke
 	control_init(&b->control);
 	sys_init(b);
 	entry_init(b);
-	if (route_init(b)) {
+	if (retained_init(b) || route_init(b)) {
+		retained_deinit(b);
 		route_deinit(b);
 		free(b);
 		return NULL;
@@ -121,6 +122,7 @@ void broker_free(struct broker *b)
 	control_deinit(b);
 	sys_deinit(b);
 	gate_deinit(&b->gate);
+	retained_deinit(b);
 	route_deinit(b);
 	reap(b);
 	BUG_ON(!list_empty(&b->dead));
@@ -147,7 +149,8 @@ void broker_turn(struct broker *b)
 {
 	timer_wheel_advance(&b->wheel, b->mono_ms);
 	b->starved = false;
-	sessions_pump(b);
+	retained_turn(b);
+	deliveries_pump(b);
 	signer_turn(b);
 	commit_turn(b);
 	reap(b);
@@ -157,9 +160,9 @@ uint64_t broker_wait_ms(const struct broker *b)
 {
 	uint64_t ms = timer_wheel_wait_ms(&b->wheel, b->mono_ms);
 
-	if (b->starved && ms > STARVED_MS)
-		ms = STARVED_MS;
-	return list_empty(&b->sessions.dirty) ? ms : 0;
+	if (b->starved) /* and dirty it stays until there is memory */
+		return ms < STARVED_MS ? ms : STARVED_MS;
+	return list_empty(&b->sessions.dirty) && list_empty(&b->retained.ready) ? ms : 0;
 }
 
 /* --- bundles ---------------------------------------------------------------------------------- */
@@ -190,7 +193,7 @@ static void revoke_sessions(struct broker *b, const struct directory *old)
 		}
 		s->party = directory_party(b->directory, session_id(s));
 		session_recheck_roles(b, s);
-		session_recheck_grants(b, s);
+		deliveries_restart(b, s);
 	}
 }
 
@@ -242,7 +245,7 @@ void broker_stats(const struct broker *b, struct broker_stats *ret_s)
 {
 	*ret_s = b->stats;
 	ret_s->sessions = b->sessions.n;
-	ret_s->retained = b->route.n_retained;
+	ret_s->retained = b->retained.n;
 	ret_s->capsules = b->capsules.n;
 	ret_s->contexts = b->contexts.n;
 }

@@ -39,11 +39,11 @@ struct broker_limits {
 	uint32_t sessions_max;	     /* with those kept for absent clients */
 	uint32_t subscriptions_max;  /* of one session: SUBACK 0x80 beyond */
 	uint32_t retained_max;	     /* messages; a new topic beyond is not retained */
-	uint32_t queue_messages_max; /* of one session; QoS 1 beyond is dropped and counted */
+	uint32_t queue_messages_max; /* of one session; QoS 1, 2 beyond: dropped and counted */
 	uint32_t queue_bytes_max;
 	uint32_t queue_high_water;  /* messages at a connected receiver: its senders are paused */
 	uint32_t receiver_stall_ms; /* one that takes nothing for so long pauses nobody */
-	uint32_t inflight_max;	    /* unacknowledged QoS 1 messages towards one client */
+	uint32_t inflight_max;	    /* QoS 1 and 2 that one client has not completed */
 	uint32_t output_bytes_soft; /* unsent bytes of a connection above which none are added */
 	uint32_t
 		verify_bytes_max; /* of one connection with the crypto workers: then it is paused */

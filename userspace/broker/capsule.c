@@ -121,7 +121,7 @@ int capsule_convert(struct broker *b, struct delivery *d, const struct directory
 	memcpy(key.grant_id, g->grant_id, GRANT_ID_BYTES);
 	memcpy(key.enc, m->sealed->envelope.enc.p, P256_COMPRESSED_BYTES);
 	c = find(b, &key);
-	if (c && c->state == CAPSULE_READY && d->nack) {
+	if (c && c->state == CAPSULE_READY && d->sealed->nack) {
 		discard(b, c);
 		c = NULL;
 	}
@@ -129,7 +129,7 @@ int capsule_convert(struct broker *b, struct delivery *d, const struct directory
 		b->stats.capsule_hits++;
 		list_del(&c->lru);
 		list_add_tail(&b->capsules.lru, &c->lru);
-		memcpy(d->x, c->x, sizeof(d->x));
+		memcpy(d->sealed->x, c->x, sizeof(d->sealed->x));
 		d->state = DELIVERY_CONVERTED;
 		return 0;
 	}
@@ -140,26 +140,26 @@ int capsule_convert(struct broker *b, struct delivery *d, const struct directory
 		ask(b, c);
 	}
 	d->state = DELIVERY_CONVERTING;
-	d->capsule = c;
-	list_add_tail(&c->waiters, &d->wait);
+	d->sealed->capsule = c;
+	list_add_tail(&c->waiters, &d->sealed->wait);
 	return 0;
 }
 
 void capsule_leave(struct delivery *d)
 {
-	list_del(&d->wait);
-	d->capsule = NULL;
+	list_del(&d->sealed->wait);
+	d->sealed->capsule = NULL;
 }
 
 static void answer(struct broker *b, struct capsule *c)
 {
 	while (!list_empty(&c->waiters)) {
-		struct delivery *d = list_first(&c->waiters, struct delivery, wait);
+		struct delivery *d = delivery_first_waiting(&c->waiters);
 
 		capsule_leave(d);
-		memcpy(d->x, c->x, sizeof(d->x));
+		memcpy(d->sealed->x, c->x, sizeof(d->sealed->x));
 		d->state = DELIVERY_CONVERTED;
-		session_advance(b, d->session);
+		deliveries_advance(b, d->session);
 	}
 }
 
@@ -172,19 +172,19 @@ static void drop_waiters(struct broker *b, struct capsule *c, bool only_qos0)
 	list_init(&all);
 	list_splice_tail(&all, &c->waiters);
 	while (!list_empty(&all)) {
-		struct delivery *d = list_first(&all, struct delivery, wait);
+		struct delivery *d = delivery_first_waiting(&all);
 		struct session *s = d->session;
 
-		list_del(&d->wait);
+		list_del(&d->sealed->wait);
 		if (only_qos0 && d->qos) {
-			list_add_tail(&c->waiters, &d->wait);
+			list_add_tail(&c->waiters, &d->sealed->wait);
 			continue;
 		}
 		b->stats.dropped_qos0 += d->qos == 0;
 		control_error_to(b, d->message->sealed->origin, CONTROL_UNAVAILABLE,
 				 d->message->sealed->envelope.counter);
 		delivery_free(b, d);
-		session_advance(b, s);
+		deliveries_advance(b, s);
 	}
 }
 

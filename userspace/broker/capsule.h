@@ -62,7 +62,7 @@ void capsule_leave(struct delivery *d);
 /* The token answered. */
 void capsule_done(struct broker *b, struct broker_token_job *job);
 /* Drops every capsule whose grant is not in the directory any more, and tells the owner to have the
- * key forgotten. No delivery waits for any: session_recheck_grants() has been everywhere. */
+ * key forgotten. No delivery waits for any: deliveries_restart() has been everywhere. */
 void capsules_revoke(struct broker *b, const struct directory *old, const struct directory *now);
 
 #endif

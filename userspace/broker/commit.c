@@ -51,9 +51,9 @@ static void release(struct list *acks, void (*how)(struct ack *a))
 static void release_opens(struct list *opens, bool stored)
 {
 	while (!list_empty(opens)) {
-		struct broker_conn *conn = list_first(opens, struct broker_conn, commit_wait);
+		struct broker_conn *conn = list_first(opens, struct conn_secure, commit_wait)->conn;
 
-		list_del(&conn->commit_wait);
+		list_del(&conn->secure->commit_wait);
 		if (stored)
 			auth_committed(conn);
 		conn_put(conn);
@@ -128,10 +128,8 @@ void commit_sender_changed(struct broker *b, struct commit_sender *s)
 		list_add_tail(&b->commit.dirty, &s->dirty);
 }
 
-void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet_id)
+void commit_then_ack(struct broker *b, struct ack *a)
 {
-	struct ack *a = ack_new(conn, packet_id);
-
 	if (a)
 		list_add_tail(&b->commit.acks, &a->wait);
 }
@@ -139,7 +137,7 @@ void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet
 void commit_then_open(struct broker *b, struct broker_conn *conn)
 {
 	conn_get(conn);
-	list_add_tail(&b->commit.opens, &conn->commit_wait);
+	list_add_tail(&b->commit.opens, &conn->secure->commit_wait);
 }
 
 int commit_revoked(struct broker *b, const struct broker_commit_revoked *entry)

@@ -4,8 +4,8 @@
  * commit is under way and go out together with the next one; acknowledgements wait for theirs.
  *
  * A message is routed at once and acknowledged when its counter is on stable storage: a crash in
- * between makes the sender send it again (QoS 1 allows that), and never loses what was
- * acknowledged.
+ * between makes the sender send it again (QoS 1 allows that; at QoS 2 the receiver's own window
+ * drops it), and never loses what was acknowledged.
  */
 #ifndef SSDTF_BROKER_COMMIT_H
 #define SSDTF_BROKER_COMMIT_H
@@ -17,6 +17,7 @@
 #include "userspace/broker/broker.h"
 #include "userspace/broker/table.h"
 
+struct ack;
 struct broker_conn;
 
 /* A sender's replay window, kept whether it is connected or not. */
@@ -34,7 +35,7 @@ struct commit {
 	struct commit_sender *senders;
 	struct list dirty;	      /* senders changed since the last commit */
 	struct list revoked;	      /* revocations not yet committed */
-	struct list opens, opens_out; /* conn.commit_wait: sessions that open then */
+	struct list opens, opens_out; /* conn_secure.commit_wait: sessions that open then */
 	struct list acks,
 		acks_out;	/* ack.wait: waiting for the next commit, for the one under way */
 	uint64_t bundle_serial; /* to be committed; 0: unchanged */
@@ -50,8 +51,8 @@ void commit_deinit(struct broker *b);
 /* The window of a sender, made where it is new. NULL: no memory. */
 struct commit_sender *commit_sender(struct broker *b, struct bytes id) must_check;
 void commit_sender_changed(struct broker *b, struct commit_sender *s);
-/* PUBACK packet_id on conn once all that has changed so far is stored. */
-void commit_then_ack(struct broker *b, struct broker_conn *conn, uint16_t packet_id);
+/* The acknowledgement goes once all that has changed so far is stored. NULL is fine. */
+void commit_then_ack(struct broker *b, struct ack *a);
 /* auth_committed() for conn once all that has changed so far is stored. */
 void commit_then_open(struct broker *b, struct broker_conn *conn);
 int commit_revoked(struct broker *b, const struct broker_commit_revoked *r) must_check;

@@ -19,15 +19,31 @@
 static void timer_fired(struct timer *t);
 static void errors_fired(struct timer *t);
 
+static struct broker_conn *conn_new(struct broker *b)
+{
+	size_t n = sizeof(struct broker_conn) + (b->config.plain ? 0 : sizeof(struct conn_secure));
+	struct broker_conn *c;
+
+	if (b->stats.connections >= b->config.limits.connections_max)
+		return NULL;
+	c = pool_zalloc(&b->pool, n);
+	if (c && !b->config.plain) {
+		c->secure = (struct conn_secure *)(c + 1);
+		c->secure->conn = c;
+		list_init(&c->secure->acks);
+		list_init(&c->secure->commit_wait);
+		timer_init(&c->secure->errors, errors_fired);
+	}
+	return c;
+}
+
 struct broker_conn *broker_conn_open(struct broker *b, void *conn_io, const uint8_t address[16])
 {
 	struct broker_conn *c;
 
 	if (!entry_may_connect(b, address))
 		return NULL;
-	c = b->stats.connections < b->config.limits.connections_max
-		    ? pool_zalloc(&b->pool, sizeof(*c))
-		    : NULL;
+	c = conn_new(b);
 	if (!c) {
 		broker_note(b, "refused", bytes_of(NULL, 0), "no room for another connection");
 		return NULL;
@@ -38,10 +54,7 @@ struct broker_conn *broker_conn_open(struct broker *b, void *conn_io, const uint
 	c->state = CONN_NEW;
 	c->last_rx_ms = b->mono_ms;
 	list_init(&c->blocked);
-	list_init(&c->acks);
-	list_init(&c->commit_wait);
 	timer_init(&c->timer, timer_fired);
-	timer_init(&c->errors, errors_fired);
 	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.connect_timeout_ms);
 	list_add_tail(&b->conns, &c->link);
 	b->stats.connections++;
@@ -70,12 +83,14 @@ static void forget(struct broker_conn *c, bool publish_will)
 		message_put(&b->pool, c->will);
 	c->will = NULL;
 	c->pauses = 0;
-	acks_close(c);
+	if (c->secure) {
+		acks_close(c);
+		timer_cancel(&b->wheel, &c->secure->errors);
+	}
 	c->state = CONN_CLOSED;
 	c->io = NULL;
 	c->session = NULL;
 	timer_cancel(&b->wheel, &c->timer);
-	timer_cancel(&b->wheel, &c->errors);
 	list_del(&c->blocked);
 	list_del(&c->link); /* `partial` stays: a packet in it may be in hand */
 	list_add_tail(c->refs ? &b->dead : &b->reapable, &c->link);
@@ -227,41 +242,54 @@ static void send_suback(struct broker_conn *c, uint16_t packet_id, const uint8_t
 /* Every second that passed lets off its share. */
 static void budget_refresh(struct broker_conn *c)
 {
+	struct conn_secure *s = c->secure;
 	uint64_t second = c->broker->mono_ms / 1000;
-	uint64_t let_off = (second - c->budget_second) * c->broker->config.limits.errors_per_second;
+	uint64_t let_off = (second - s->budget_second) * c->broker->config.limits.errors_per_second;
 
-	c->budget_second = second;
-	c->budget = let_off >= c->budget ? 0 : c->budget - (uint32_t)let_off;
+	s->budget_second = second;
+	s->budget = let_off >= s->budget ? 0 : s->budget - (uint32_t)let_off;
 }
 
 bool conn_budget(struct broker_conn *c)
 {
 	budget_refresh(c);
-	if (c->budget >= c->broker->config.limits.errors_per_second)
+	if (c->secure->budget >= c->broker->config.limits.errors_per_second)
 		return false;
-	c->budget++;
+	c->secure->budget++;
 	return true;
 }
 
 void conn_budget_owe(struct broker_conn *c)
 {
+	struct conn_secure *s = c->secure;
+
 	budget_refresh(c);
-	if (++c->budget < c->broker->config.limits.errors_per_second)
+	if (++s->budget < c->broker->config.limits.errors_per_second)
 		return;
 	conn_pause(c, CONN_PAUSE_ERRORS);
-	if (!timer_armed(&c->errors))
-		timer_arm(&c->broker->wheel, &c->errors, (c->budget_second + 1) * 1000);
+	if (!timer_armed(&s->errors))
+		timer_arm(&c->broker->wheel, &s->errors, (s->budget_second + 1) * 1000);
 }
 
 static void errors_fired(struct timer *t)
 {
-	struct broker_conn *c = container_of(t, struct broker_conn, errors);
+	struct broker_conn *c = container_of(t, struct conn_secure, errors)->conn;
 
 	budget_refresh(c);
-	if (c->budget < c->broker->config.limits.errors_per_second)
+	if (c->secure->budget < c->broker->config.limits.errors_per_second)
 		conn_resume(c, CONN_PAUSE_ERRORS);
 	else
-		timer_arm(&c->broker->wheel, t, (c->budget_second + 1) * 1000);
+		timer_arm(&c->broker->wheel, t, (c->secure->budget_second + 1) * 1000);
+}
+
+/* [MQTT-4.4.0-1], in the order in which they went first. */
+static void resend_releases(struct broker_conn *c)
+{
+	const struct outgoing *o = &c->session->outgoing;
+
+	for (uint16_t id = outgoing_next_release(o, 0); id && c->state == CONN_OPEN;
+	     id = outgoing_next_release(o, id))
+		conn_send_ack(c, MQTT_PUBREL, id);
 }
 
 bool conn_attach(struct broker_conn *c)
@@ -293,7 +321,8 @@ bool conn_attach(struct broker_conn *c)
 	else
 		timer_cancel(&b->wheel, &c->timer);
 	session_mark_dirty(b, s);
-	return true;
+	resend_releases(c);
+	return c->state == CONN_OPEN;
 }
 
 /* --- packets ---------------------------------------------------------------------------------- */
@@ -383,8 +412,6 @@ static void handle_connect(struct broker_conn *c, const struct mqtt_frame *f)
 	c->flags = p.flags;
 	c->clean = p.clean_session;
 	c->keepalive_ms = p.keepalive_s * 1500u;
-	if (p.has_will && p.will.qos == 2)
-		return refuse_connect(c, 5, "a Will of QoS 2");
 	if (!keep_will(c, &p))
 		return refuse_connect(c, 3, "no memory");
 	if (!c->broker->config.plain)
@@ -397,15 +424,22 @@ static void handle_connect(struct broker_conn *c, const struct mqtt_frame *f)
 static void publish_plain(struct broker_conn *c, const struct mqtt_publish *p)
 {
 	struct broker *b = c->broker;
-	struct message *m = message_new(&b->pool, p, bytes_of(NULL, 0), false);
+	struct message *m;
 
-	if (!m)
+	if (p->qos == 2 && incoming_has(c->session->incoming, p->packet_id)) {
+		b->stats.replayed++;
+		return conn_send_ack(c, MQTT_PUBREC, p->packet_id);
+	}
+	m = message_new(&b->pool, p, bytes_of(NULL, 0), false);
+	if (!m || (p->qos == 2 && !incoming_add(&b->pool, &c->session->incoming, p->packet_id))) {
+		message_put(&b->pool, m);
 		return conn_fail(c, "no memory for its message");
+	}
 	b->stats.accepted++;
 	route_message(b, m, c);
 	message_put(&b->pool, m);
 	if (p->qos && c->state == CONN_OPEN)
-		conn_send_ack(c, MQTT_PUBACK, p->packet_id);
+		conn_send_ack(c, ack_type(p->qos), p->packet_id);
 }
 
 static void handle_publish(struct broker_conn *c, const struct mqtt_frame *f)
@@ -415,23 +449,12 @@ static void handle_publish(struct broker_conn *c, const struct mqtt_frame *f)
 
 	if (r != MQTT_OK)
 		return conn_fail(c, mqtt_reason_name(r));
-	if (p.qos == 2)
-		return conn_fail(c, "PUBLISH of QoS 2");
 	c->broker->stats.received++;
 	if (c->state != CONN_OPEN)
 		return auth_publish(c, &p);
 	if (c->broker->config.plain)
 		return publish_plain(c, &p);
 	ingress_publish(c, &p);
-}
-
-/* A filter that stands in the packet already: its retained messages are on their way. */
-static bool repeated(const struct mqtt_subscribe *p, unsigned i)
-{
-	for (unsigned j = 0; j < i; j++)
-		if (bytes_equal(p->list[j].filter, p->list[i].filter))
-			return true;
-	return false;
 }
 
 static void handle_subscribe(struct broker_conn *c, struct bytes body)
@@ -448,9 +471,6 @@ static void handle_subscribe(struct broker_conn *c, struct bytes body)
 						       p.list[i].qos)
 				   : 0x80; /* PROTOCOL 5 */
 	send_suback(c, p.packet_id, codes, p.n);
-	for (unsigned i = 0; i < p.n && c->state == CONN_OPEN; i++)
-		if (codes[i] != 0x80 && !repeated(&p, i))
-			route_send_retained(c->broker, c->session, p.list[i].filter, codes[i]);
 }
 
 static void handle_unsubscribe(struct broker_conn *c, struct bytes body)
@@ -467,7 +487,25 @@ static void handle_unsubscribe(struct broker_conn *c, struct bytes body)
 	conn_send_ack(c, MQTT_UNSUBACK, p.packet_id);
 }
 
-static void handle_puback(struct broker_conn *c, struct bytes body)
+/* PUBACK, PUBREC or PUBCOMP. */
+static void handle_ack(struct broker_conn *c, enum mqtt_type type, struct bytes body)
+{
+	uint16_t packet_id;
+	enum mqtt_reason r = mqtt_decode_ack(body, &packet_id);
+
+	if (r != MQTT_OK)
+		return conn_fail(c, mqtt_reason_name(r));
+	if (c->state != CONN_OPEN)
+		return; /* of what it was sent on another connection: it will be asked again */
+	if (!delivery_acknowledge(c->broker, c->session, type, packet_id))
+		return conn_fail(c, "acknowledges a message of another QoS");
+	if (type == MQTT_PUBREC) /* of an id that we do not know, too: else it is stuck with it */
+		conn_send_ack(c, MQTT_PUBREL, packet_id);
+}
+
+/* Completed whether we know of it or not, and before authentication as after: what a client was
+ * told once, it may have missed. */
+static void handle_pubrel(struct broker_conn *c, struct bytes body)
 {
 	uint16_t packet_id;
 	enum mqtt_reason r = mqtt_decode_ack(body, &packet_id);
@@ -475,7 +513,8 @@ static void handle_puback(struct broker_conn *c, struct bytes body)
 	if (r != MQTT_OK)
 		return conn_fail(c, mqtt_reason_name(r));
 	if (c->session)
-		(void)session_acknowledge(c->broker, c->session, packet_id); /* unknown: ignored */
+		incoming_remove(&c->broker->pool, &c->session->incoming, packet_id);
+	conn_send_ack(c, MQTT_PUBCOMP, packet_id);
 }
 
 static void handle_empty(struct broker_conn *c, enum mqtt_type type, struct bytes body)
@@ -505,7 +544,11 @@ static void handle(struct broker_conn *c, const struct mqtt_frame *f)
 	case MQTT_PUBLISH:
 		return handle_publish(c, f);
 	case MQTT_PUBACK:
-		return handle_puback(c, f->body);
+	case MQTT_PUBREC:
+	case MQTT_PUBCOMP:
+		return handle_ack(c, type, f->body);
+	case MQTT_PUBREL:
+		return handle_pubrel(c, f->body);
 	case MQTT_SUBSCRIBE:
 		return handle_subscribe(c, f->body);
 	case MQTT_UNSUBSCRIBE:
@@ -513,10 +556,6 @@ static void handle(struct broker_conn *c, const struct mqtt_frame *f)
 	case MQTT_PINGREQ:
 	case MQTT_DISCONNECT:
 		return handle_empty(c, type, f->body);
-	case MQTT_PUBREC:
-	case MQTT_PUBREL:
-	case MQTT_PUBCOMP:
-		return conn_fail(c, "a packet of QoS 2");
 	case MQTT_CONNACK:
 	case MQTT_SUBACK:
 	case MQTT_UNSUBACK:
@@ -545,7 +584,7 @@ static bool partial_grow(struct broker_conn *c, size_t n)
 		memcpy(bigger, c->partial, c->partial_n);
 	pool_free(&c->broker->pool, c->partial);
 	c->partial = bigger;
-	c->partial_room = room;
+	c->partial_room = (uint32_t)room;
 	return true;
 }
 
@@ -559,8 +598,8 @@ static void partial_append(struct broker_conn *c, struct bytes *in, size_t need)
 	if (!partial_grow(c, c->partial_n + n))
 		return conn_fail(c, "no memory for its packet");
 	memcpy(c->partial + c->partial_n, in->p, n);
-	c->partial_n += n;
-	c->partial_need = need;
+	c->partial_n += (uint32_t)n; /* packets are below 2^28 */
+	c->partial_need = (uint32_t)need;
 	*in = bytes_of(in->p + n, in->n - n);
 }
 

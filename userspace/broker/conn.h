@@ -39,6 +39,25 @@ enum conn_pause {
 
 #define CONN_NONCE_BYTES 32
 
+/* What a connection needs that authenticates, signs and is answered with signatures. */
+struct conn_secure {
+	struct broker_conn *conn;
+	uint8_t r_c[CONN_NONCE_BYTES], r_b[CONN_NONCE_BYTES];
+	struct list commit_wait; /* its Will's counter is being stored */
+
+	/* With the crypto workers, and then owed an acknowledgement, in order. */
+	unsigned verify_pending, n_acks;
+	size_t verify_bytes; /* of those pending */
+	struct list acks;
+
+	/* $SSDTF/ messages. */
+	uint32_t error_n, sys_n;	 /* the last sent */
+	uint64_t nack_next, report_next; /* the least number that is taken */
+	uint32_t budget;		 /* notices, less what the seconds since have let off */
+	uint64_t budget_second;
+	struct timer errors; /* lets it go on after too many */
+};
+
 struct broker_conn {
 	struct list link; /* in broker.conns or broker.dead */
 	struct broker *broker;
@@ -46,10 +65,6 @@ struct broker_conn {
 	enum conn_state state;
 	unsigned refs; /* jobs and waiting acknowledgements that point here */
 	uint8_t pauses;
-	unsigned verify_pending;
-	size_t verify_bytes; /* of those */
-	struct list acks;    /* owed, in order */
-	unsigned n_acks;
 	struct session *session; /* OPEN */
 	struct timer timer;	 /* CONNECT, response or keep-alive */
 	uint64_t last_rx_ms;
@@ -57,7 +72,7 @@ struct broker_conn {
 
 	/* A packet that came in pieces. */
 	uint8_t *partial;
-	size_t partial_n, partial_need, partial_room;
+	uint32_t partial_n, partial_need, partial_room;
 
 	/* From CONNECT. */
 	char id[65];
@@ -65,19 +80,12 @@ struct broker_conn {
 	uint8_t level, flags;
 	bool clean;
 	struct message *will;
-	struct list commit_wait; /* its Will's counter is being stored */
 
 	/* Admission. */
 	struct admission_source source;
 	enum admission_verdict verdict; /* of its CONNECT */
 
-	/* Authentication and $SSDTF/ numbering. */
-	uint8_t r_c[CONN_NONCE_BYTES], r_b[CONN_NONCE_BYTES];
-	uint32_t error_n, sys_n;	 /* the last sent */
-	uint64_t nack_next, report_next; /* the least number that is taken */
-	uint32_t budget;		 /* notices, less what the seconds since have let off */
-	uint64_t budget_second;
-	struct timer errors; /* lets it go on after too many */
+	struct conn_secure *secure; /* in the same block; NULL: plain */
 
 	/* Waiting for a receiver's queue. */
 	struct list blocked; /* in session.blocked */

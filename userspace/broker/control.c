@@ -86,17 +86,16 @@ static const char *text_of(enum control_reason reason)
 }
 
 static void send_error(struct broker *b, struct broker_conn *conn, enum control_reason reason,
-		       uint64_t counter, uint16_t ack_packet_id)
+		       uint64_t counter, struct ack *ack)
 {
 	uint8_t body[ERROR_BYTES_MAX];
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
-	struct ack *ack = ack_new(conn, ack_packet_id);
 
 	bytes_write_u8(&w, (uint8_t)reason);
 	bytes_write_u64(&w, counter);
 	bytes_write_u16_view(&w, bytes_str(text_of(reason)));
-	bytes_write(&w, bytes_of(conn->r_b, sizeof(conn->r_b)));
-	bytes_write_u32(&w, ++conn->error_n);
+	bytes_write(&w, bytes_of(conn->secure->r_b, sizeof(conn->secure->r_b)));
+	bytes_write_u32(&w, ++conn->secure->error_n);
 	BUG_ON(w.bad);
 	if (signer_control(b, conn, CONTROL_TOPIC_ERROR, bytes_of(body, w.used), ack, false) == 0)
 		b->stats.errors_sent++;
@@ -105,12 +104,12 @@ static void send_error(struct broker *b, struct broker_conn *conn, enum control_
 }
 
 void control_error(struct broker *b, struct broker_conn *conn, enum control_reason reason,
-		   uint64_t counter, uint16_t ack_packet_id)
+		   uint64_t counter, struct ack *ack)
 {
 	if (conn->state != CONN_OPEN)
-		return;
+		return ack_drop(ack);
 	conn_budget_owe(conn);
-	send_error(b, conn, reason, counter, ack_packet_id);
+	send_error(b, conn, reason, counter, ack);
 }
 
 void control_error_to(struct broker *b, struct bytes id, enum control_reason reason,
@@ -119,7 +118,7 @@ void control_error_to(struct broker *b, struct bytes id, enum control_reason rea
 	struct session *s = session_find(b, id);
 
 	if (s && s->conn && conn_budget(s->conn))
-		send_error(b, s->conn, reason, counter, 0);
+		send_error(b, s->conn, reason, counter, NULL);
 }
 
 /* --- nacks ------------------------------------------------------------------------------------ */
@@ -131,7 +130,7 @@ static bool numbered(struct bytes_reader *r, const struct broker_conn *c, uint64
 	uint32_t n = bytes_read_u32(r);
 
 	if (!bytes_read_done(r) || n < *next ||
-	    !bytes_equal_ct(r_b, bytes_of(c->r_b, sizeof(c->r_b))))
+	    !bytes_equal_ct(r_b, bytes_of(c->secure->r_b, sizeof(c->secure->r_b))))
 		return false;
 	*next = (uint64_t)n + 1;
 	return true;
@@ -160,7 +159,7 @@ bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m,
 	struct bytes origin = bytes_read_u8_view(&r);
 	struct delivery *d;
 
-	if (!numbered(&r, conn, &conn->nack_next) || (origin.n && !text_is_id(origin)) ||
+	if (!numbered(&r, conn, &conn->secure->nack_next) || (origin.n && !text_is_id(origin)) ||
 	    reason < CONTROL_BAD_SIGNATURE || reason > CONTROL_RETIRED)
 		return false;
 	b->stats.nacks++;
@@ -169,7 +168,7 @@ bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m,
 	d = find_in(&conn->session->sent, origin, counter);
 	if (!d)
 		d = find_in(&conn->session->recent, origin, counter);
-	if (d && !d->nacked)
+	if (d && !d->sealed->nacked)
 		delivery_restart(b, d, m);
 	return true;
 }
@@ -235,7 +234,7 @@ bool control_report(struct broker *b, struct broker_conn *conn, struct message *
 	(void)bytes_read_u64(&r); /* the counter is between the reporter and the manager */
 	about = bytes_read_u8_view(&r);
 	text = bytes_read_u16_view(&r);
-	if (!numbered(&r, conn, &conn->report_next) || m->payload.n > REPORT_BYTES_MAX ||
+	if (!numbered(&r, conn, &conn->secure->report_next) || m->payload.n > REPORT_BYTES_MAX ||
 	    reason < CONTROL_BAD_SIGNATURE || reason > CONTROL_RETIRED ||
 	    (about.n && !text_is_id(about)) || (text.n && !mqtt_utf8_ok(text)))
 		return false;

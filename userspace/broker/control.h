@@ -12,6 +12,7 @@
 #include "userspace/base/bytes.h"
 #include "userspace/base/list.h"
 
+struct ack;
 struct broker;
 struct broker_conn;
 struct delivery;
@@ -49,10 +50,10 @@ void control_deinit(struct broker *b);
 bool control_is_topic(struct bytes topic);
 bool control_is_filter(struct bytes filter);
 
-/* $SSDTF/error to the client of conn; ack_packet_id (0: none) is acknowledged behind it. A client
- * that causes more than errors_per_second is read from more slowly. */
+/* $SSDTF/error to the client of conn, and behind it an acknowledgement, which is taken (NULL:
+ * none). A client that causes more than errors_per_second is read from more slowly. */
 void control_error(struct broker *b, struct broker_conn *conn, enum control_reason reason,
-		   uint64_t counter, uint16_t ack_packet_id);
+		   uint64_t counter, struct ack *ack);
 /* The same to a sender by id, if it is here and its rate is not used up. */
 void control_error_to(struct broker *b, struct bytes id, enum control_reason reason,
 		      uint64_t counter);

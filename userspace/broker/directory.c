@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "userspace/broker/verifier.h"
 #include "userspace/crypto/hash.h"
 
 static int by_party_id(const void *a, const void *b)
@@ -253,7 +254,7 @@ void directory_put(struct directory *d)
 	if (!d || --d->refs)
 		return;
 	for (unsigned i = 0; i < d->n_parties; i++)
-		p256_public_free(d->parties[i].key);
+		verifier_free(d->parties[i].verifier);
 	/* Admission keys are in both. */
 	if (d->parties)
 		secret_wipe(d->parties, d->n_parties * sizeof(*d->parties));
@@ -319,11 +320,11 @@ const struct directory_grant *directory_grant(const struct directory_party *p, u
 	return &p->grants[lo];
 }
 
-const struct p256_public *directory_key(struct directory_party *p)
+struct verifier *directory_verifier(struct directory_party *p)
 {
-	if (!p->key && p256_public_new(&p->signing, &p->key))
-		return NULL;
-	return p->key;
+	if (!p->verifier)
+		p->verifier = verifier_new(&p->signing);
+	return p->verifier;
 }
 
 static bool scope_covers(const struct directory_scope *s, struct bytes topic)

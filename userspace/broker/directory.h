@@ -15,6 +15,8 @@
 #include "userspace/bundle/bundle.h"
 #include "userspace/crypto/p256.h"
 
+struct verifier;
+
 struct directory_scope {
 	uint32_t key_id;
 	uint64_t not_before_ms, not_after_ms;
@@ -37,8 +39,8 @@ struct directory_party {
 	uint8_t roles;
 	struct admission_device device; /* its rates change as it connects */
 	struct p256_point signing;
-	struct p256_public *key; /* made ready when first asked for */
-	uint32_t *publishes;	 /* indexes of the scopes it may publish under */
+	struct verifier *verifier; /* of signing; made when first asked for */
+	uint32_t *publishes;	   /* indexes of the scopes it may publish under */
 	unsigned n_publishes;
 	struct directory_grant *grants; /* its own, by key id */
 	unsigned n_grants;
@@ -77,8 +79,8 @@ const struct directory_scope *directory_scope(const struct directory *d, uint32_
 /* The grant with which this party reads key_id now, or NULL. */
 const struct directory_grant *directory_grant(const struct directory_party *p, uint32_t key_id,
 					      uint64_t wall_ms);
-/* NULL where OpenSSL has no memory: the point itself was checked with the bundle. */
-const struct p256_public *directory_key(struct directory_party *p);
+/* NULL: no memory. The point itself was checked with the bundle. */
+struct verifier *directory_verifier(struct directory_party *p);
 
 enum directory_verdict {
 	DIRECTORY_PERMITTED,

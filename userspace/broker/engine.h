@@ -5,7 +5,7 @@
  *
  *    conn ── auth ──► session ──► delivery ──► capsule (conversion) ──► signer ──► conn
  *      │                 ▲
- *      └── ingress ──► route (trie, retained)      commit: counters and contexts to storage
+ *      └── ingress ──► route (trie), retained      commit: counters and contexts to storage
  */
 #ifndef SSDTF_BROKER_ENGINE_H
 #define SSDTF_BROKER_ENGINE_H
@@ -21,6 +21,7 @@
 #include "userspace/broker/control.h"
 #include "userspace/broker/directory.h"
 #include "userspace/broker/gate.h"
+#include "userspace/broker/retained.h"
 #include "userspace/broker/route.h"
 #include "userspace/broker/session.h"
 #include "userspace/broker/signer.h"
@@ -41,6 +42,7 @@ struct broker {
 	struct list reapable;	/* closed, and nothing points there */
 	struct sessions sessions;
 	struct route route;
+	struct retained retained;
 	struct capsules capsules;
 	struct signer signer;
 	struct commit commit;

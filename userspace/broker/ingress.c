@@ -9,12 +9,13 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 {
 	struct broker *b = c->broker;
 	struct directory_party *party = directory_party(b->directory, conn_id(c));
-	const struct p256_public *key = party ? directory_key(party) : NULL;
-	struct ingress *in = key ? pool_zalloc(&b->pool, sizeof(*in)) : NULL;
+	struct verifier *verifier = party ? directory_verifier(party) : NULL;
+	struct ingress *in = verifier ? pool_zalloc(&b->pool, sizeof(*in)) : NULL;
 
 	if (!in) {
 		message_put(&b->pool, m);
-		conn_fail(c, key ? "no memory to verify its message" : "no key to verify with");
+		conn_fail(c,
+			  verifier ? "no memory to verify its message" : "no key to verify with");
 		return false;
 	}
 	in->kind = kind;
@@ -28,12 +29,12 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 		.topic = m->topic,
 		.payload = m->payload,
 		.client_id = conn_id(c),
-		.key = key,
+		.verifier = verifier,
 		.sealed = m->sealed,
 	};
-	c->verify_bytes += m->payload.n;
-	if (++c->verify_pending >= b->config.limits.verify_pending_max ||
-	    c->verify_bytes >= b->config.limits.verify_bytes_max)
+	c->secure->verify_bytes += m->payload.n;
+	if (++c->secure->verify_pending >= b->config.limits.verify_pending_max ||
+	    c->secure->verify_bytes >= b->config.limits.verify_bytes_max)
 		conn_pause(c, CONN_PAUSE_VERIFY);
 	b->ops.verify(b->io, &in->verify);
 	return true;
@@ -95,12 +96,19 @@ enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
 	return INGRESS_TAKE;
 }
 
-static void refuse(struct ingress *in, enum control_reason reason, uint16_t ack_packet_id)
+/* What its PUBLISH is owed, in its turn; NULL: nothing. */
+static struct ack *ack_of(struct ingress *in)
+{
+	return ack_new(in->conn, in->packet_id ? in->message->qos : 0, in->packet_id);
+}
+
+/* acknowledge: it is never to be sent again. */
+static void refuse(struct ingress *in, enum control_reason reason, bool acknowledge)
 {
 	struct broker *b = in->conn->broker;
 
 	b->stats.refused[reason]++;
-	control_error(b, in->conn, reason, in->verify.counter, ack_packet_id);
+	control_error(b, in->conn, reason, in->verify.counter, acknowledge ? ack_of(in) : NULL);
 }
 
 /* What the worker found in a sealed message becomes the message's. */
@@ -122,18 +130,18 @@ static void publish_verified(struct ingress *in)
 
 	switch (in->verify.result) {
 	case BROKER_VERIFY_NO_TRAILER:
-		return refuse(in, CONTROL_MALFORMED, 0);
+		return refuse(in, CONTROL_MALFORMED, false);
 	case BROKER_VERIFY_BAD_SIGNATURE:
-		return refuse(in, CONTROL_BAD_SIGNATURE, 0);
+		return refuse(in, CONTROL_BAD_SIGNATURE, false);
 	case BROKER_VERIFY_MALFORMED:
-		return refuse(in, CONTROL_MALFORMED, in->packet_id);
+		return refuse(in, CONTROL_MALFORMED, true);
 	case BROKER_VERIFY_OK:
 		break;
 	}
 	/* Meanwhile a bundle may have taken away or changed the key that it was verified with. */
 	if (in->directory != b->directory &&
 	    !directory_same_key(in->directory, b->directory, conn_id(c)))
-		return refuse(in, CONTROL_BAD_SIGNATURE, 0);
+		return refuse(in, CONTROL_BAD_SIGNATURE, false);
 	adopt(in);
 	switch (ingress_judge(b, in->message, &reason)) {
 	case INGRESS_TAKE:
@@ -145,9 +153,9 @@ static void publish_verified(struct ingress *in)
 		break;
 	case INGRESS_REFUSE:
 		/* "Try again" is no acknowledgement. */
-		return refuse(in, reason, reason == CONTROL_UNAVAILABLE ? 0 : in->packet_id);
+		return refuse(in, reason, reason != CONTROL_UNAVAILABLE);
 	}
-	commit_then_ack(b, c, in->packet_id);
+	commit_then_ack(b, ack_of(in));
 }
 
 /* A nack or a report: the session's own, signed, in its form. */
@@ -161,14 +169,14 @@ static void control_verified(struct ingress *in)
 	if (c->state != CONN_OPEN)
 		return;
 	if (in->verify.result != BROKER_VERIFY_OK)
-		return refuse(in, CONTROL_BAD_SIGNATURE, 0);
+		return refuse(in, CONTROL_BAD_SIGNATURE, false);
 	if (in->kind == INGRESS_NACK)
 		well_formed = control_nack(b, c, in->message, t->body);
 	else
 		well_formed = control_report(b, c, in->message, t->body);
 	if (!well_formed)
-		return refuse(in, CONTROL_MALFORMED, in->packet_id);
-	ack_ready(ack_new(c, in->packet_id));
+		return refuse(in, CONTROL_MALFORMED, true);
+	ack_ready(ack_of(in));
 }
 
 void broker_verify_done(struct broker *b, struct broker_verify *job)
@@ -176,9 +184,9 @@ void broker_verify_done(struct broker *b, struct broker_verify *job)
 	struct ingress *in = container_of(job, struct ingress, verify);
 	struct broker_conn *c = in->conn;
 
-	c->verify_bytes -= in->message->payload.n;
-	if (--c->verify_pending <= b->config.limits.verify_pending_max / 2 &&
-	    c->verify_bytes <= b->config.limits.verify_bytes_max / 2)
+	c->secure->verify_bytes -= in->message->payload.n;
+	if (--c->secure->verify_pending <= b->config.limits.verify_pending_max / 2 &&
+	    c->secure->verify_bytes <= b->config.limits.verify_bytes_max / 2)
 		conn_resume(c, CONN_PAUSE_VERIFY);
 	switch (in->kind) {
 	case INGRESS_PUBLISH:

@@ -18,7 +18,6 @@
 struct broker;
 struct broker_conn;
 struct directory;
-struct p256_public;
 
 enum ingress_kind { INGRESS_PUBLISH, INGRESS_NACK, INGRESS_REPORT, INGRESS_RESPONSE, INGRESS_WILL };
 
@@ -28,7 +27,7 @@ struct ingress {
 	struct broker_conn *conn;    /* counted */
 	struct message *message;     /* counted; what the verify job looks at */
 	struct directory *directory; /* counted: holds the key */
-	uint16_t packet_id;	     /* QoS 1 */
+	uint16_t packet_id;	     /* 0: it is owed no acknowledgement */
 };
 
 /* Sends a message to the workers as this kind. The message's reference is taken. False: no memory

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One application message, stored once however many receivers it has: topic and payload behind the
- * struct, in one block of the engine's pool. Counted; one thread. In SSDTF mode the payload is the
- * sender's body at level 0 and `sealed` tells the rest; conversion never changes it.
+ * One application message, stored once however many receivers it has, in one block of the engine's
+ * pool. Counted; one thread. A plain one stands there as the PUBLISH it came as, so that passing it
+ * on is one copy and two patches. A sealed one's payload is the sender's body at level 0 and
+ * `sealed` tells the rest; conversion never changes it.
  */
 #ifndef SSDTF_BROKER_MESSAGE_H
 #define SSDTF_BROKER_MESSAGE_H
@@ -23,6 +24,15 @@ struct message_sealed {
 	struct bytes origin;  /* the sender's id */
 };
 
+/* The encoding of a plain message at one QoS, the same for all its receivers: they differ in DUP
+ * and RETAIN, which are 0 here, and in the packet id. */
+struct message_form {
+	struct message_form *next;
+	struct bytes packet;
+	uint32_t id_at; /* of the packet id; 0: none, QoS 0 */
+	uint8_t qos;
+};
+
 struct message {
 	unsigned refs;
 	uint8_t qos;
@@ -31,14 +41,22 @@ struct message {
 	struct bytes payload;	       /* as received; behind it stands the trailer, if sealed */
 	struct bytes body;	       /* what is stored and converted: payload without trailer */
 	struct message_sealed *sealed; /* NULL: plain */
+	struct message_form form;      /* plain: at its own QoS; further ones hang on it */
 };
 
-/* Copies topic and payload; with origin, room for message_sealed too (then `sealed` is set and
- * zeroed but for origin and first). One reference; NULL: no memory. */
+/* Copies topic and payload; if sealed, the origin too, and `sealed` is set and zeroed but for
+ * origin and first. One reference; NULL: no memory. */
 struct message *message_new(struct pool *pool, const struct mqtt_publish *p, struct bytes origin,
 			    bool sealed) must_check;
 struct message *message_get(struct message *m);
 void message_put(struct pool *pool, struct message *m); /* NULL is fine */
+
+/* Plain: its encoding at this QoS, made when it is first asked for. NULL: no memory. */
+const struct message_form *message_form(struct pool *pool, struct message *m,
+					uint8_t qos) must_check;
+/* The PUBLISH of form->packet.n bytes. */
+void message_form_write(const struct message_form *form, bool dup, bool retain, uint16_t packet_id,
+			uint8_t *out);
 
 /* What a queue counts it as. */
 size_t message_bytes(const struct message *m);

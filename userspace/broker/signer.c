@@ -76,7 +76,7 @@ void signer_deinit(struct broker *b)
 
 		for (unsigned i = 0; i < r->n; i++)
 			if (r->deliveries[i])
-				r->deliveries[i]->batch = NULL;
+				r->deliveries[i]->sealed->batch = NULL;
 		request_free(b, r);
 	}
 	timer_cancel(&b->wheel, &b->signer.retry);
@@ -128,15 +128,15 @@ int signer_control(struct broker *b, struct broker_conn *conn, const char *topic
 
 void signer_add(struct broker *b, struct delivery *d)
 {
-	list_add_tail(&b->signer.ready, &d->wait);
+	list_add_tail(&b->signer.ready, &d->sealed->wait);
 }
 
 void signer_leave(struct delivery *d)
 {
-	list_del(&d->wait);
-	if (d->batch)
-		d->batch->deliveries[d->batch_index] = NULL;
-	d->batch = NULL;
+	list_del(&d->sealed->wait);
+	if (d->sealed->batch)
+		d->sealed->batch->deliveries[d->sealed->batch_index] = NULL;
+	d->sealed->batch = NULL;
 }
 
 /* What conversion puts behind the level of this delivery; proof is built in the given memory. */
@@ -144,13 +144,13 @@ static struct envelope_block block_of(const struct delivery *d, uint8_t proof[PR
 {
 	const struct message_sealed *sealed = d->message->sealed;
 	struct envelope_block block = {
-		.grant = bytes_of(d->grant_id, GRANT_ID_BYTES),
-		.x = bytes_of(d->x, P256_X_BYTES),
+		.grant = bytes_of(d->sealed->grant_id, GRANT_ID_BYTES),
+		.x = bytes_of(d->sealed->x, P256_X_BYTES),
 		.origin = sealed->origin,
 	};
 	struct bytes_writer w = bytes_writer_of(proof, PROOF_BYTES_MAX);
 
-	if (d->grant_flags & RECORD_GRANT_PROOF)
+	if (d->sealed->grant_flags & RECORD_GRANT_PROOF)
 		publish_write_proof(sealed->first, bytes_of(NULL, 0), sealed->trailer, &w);
 	BUG_ON(w.bad);
 	block.proof = bytes_of(proof, w.used);
@@ -188,11 +188,10 @@ static void gather(struct broker *b, struct signer_request *r)
 {
 	struct delivery *d;
 
-	while (r->n < SIGNER_BATCH_MAX &&
-	       (d = list_first(&b->signer.ready, struct delivery, wait))) {
-		list_del(&d->wait);
-		d->batch = r;
-		d->batch_index = (uint16_t)r->n;
+	while (r->n < SIGNER_BATCH_MAX && (d = delivery_first_waiting(&b->signer.ready))) {
+		list_del(&d->sealed->wait);
+		d->sealed->batch = r;
+		d->sealed->batch_index = (uint16_t)r->n;
 		r->deliveries[r->n++] = d;
 	}
 }
@@ -247,10 +246,9 @@ static void send_delivery(struct broker *b, struct signer_request *r, struct del
 	struct bytes head = head_of(d, head_buf);
 	struct bytes ct = d->message->sealed->envelope.ct;
 	struct merkle m = { .nodes = r->nodes, .size = (uint16_t)r->n };
-	size_t trailer =
-		r->n == 1
-			? PUBLISH_TRAILER_1_BYTES
-			: PUBLISH_TRAILER_2_BYTES(merkle_path_len(d->batch_index, (uint16_t)r->n));
+	size_t trailer = r->n == 1 ? PUBLISH_TRAILER_1_BYTES
+				   : PUBLISH_TRAILER_2_BYTES(merkle_path_len(d->sealed->batch_index,
+									     (uint16_t)r->n));
 	size_t payload = head.n + ct.n + trailer;
 	struct mqtt_publish p = {
 		.dup = d->dup,
@@ -272,7 +270,7 @@ static void send_delivery(struct broker *b, struct signer_request *r, struct del
 	if (r->n == 1)
 		publish_write_trailer_1(r->job.output, &w);
 	else
-		publish_write_trailer_2(r->job.output, &m, d->batch_index, &w);
+		publish_write_trailer_2(r->job.output, &m, d->sealed->batch_index, &w);
 	BUG_ON(w.bad || w.left);
 	delivery_sent(b, d);
 }

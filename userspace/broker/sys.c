@@ -127,8 +127,8 @@ static bool send_signed(struct broker_conn *c, const struct sys_value *v, struct
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
 
 	bytes_write(&w, text);
-	bytes_write(&w, bytes_of(c->r_b, sizeof(c->r_b)));
-	bytes_write_u32(&w, ++c->sys_n);
+	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
+	bytes_write_u32(&w, ++c->secure->sys_n);
 	BUG_ON(w.bad);
 	return signer_control(c->broker, c, v->topic, bytes_of(body, w.used), NULL, false) == 0;
 }

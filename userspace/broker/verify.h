@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The work that crypto workers do for the engine: signature, structure, bind and curve checks of
- * one PUBLISH (or Will, or authentication response). Pure: reads the job's inputs, writes its
- * results. Any number of threads may run different jobs at once.
+ * one PUBLISH (or Will, or authentication response). Reads the job's inputs, writes its results;
+ * what it may spare it knows from the sender's verifier, and the results are the same without. Any
+ * number of threads may run different jobs at once.
  */
 #ifndef SSDTF_BROKER_VERIFY_H
 #define SSDTF_BROKER_VERIFY_H
@@ -15,6 +16,8 @@
 #include "userspace/crypto/p256.h"
 #include "userspace/crypto/publish.h"
 
+struct verifier;
+
 enum broker_verify_result {
 	BROKER_VERIFY_OK,
 	BROKER_VERIFY_NO_TRAILER,    /* the payload does not end in one: reason 2, and no PUBACK */
@@ -26,13 +29,13 @@ struct broker_verify {
 	/* In; all views stay valid until the job is given back. */
 	uint8_t first;
 	struct bytes topic, properties, payload, client_id;
-	const struct p256_public *key;
-	bool sealed; /* the body must be an envelope: parse, bind, decompress */
+	struct verifier *verifier; /* the sender's, see verifier.h */
+	bool sealed;		   /* the body must be an envelope: parse, bind, decompress */
 
 	/* Out. */
 	enum broker_verify_result result;
 	struct publish_trailer trailer; /* views into payload, where there is a trailer */
-	struct envelope envelope;	/* sealed and OK (or a bind that does not fit) */
+	struct envelope envelope;	/* sealed and OK; otherwise not to be looked at */
 	uint64_t counter;		/* of the envelope where it can be read, else 0 */
 	struct p256_point e;		/* sealed and OK: enc, uncompressed */
 
@@ -41,5 +44,9 @@ struct broker_verify {
 };
 
 void broker_verify_run(struct broker_verify *job);
+
+/* Do both end in the same signature of the same sender over a batch? Then whoever does one had best
+ * do the other. Looks at what goes in alone, and for a moment. */
+bool broker_verify_same_batch(const struct broker_verify *a, const struct broker_verify *b);
 
 #endif

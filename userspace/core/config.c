@@ -25,7 +25,7 @@
 #define END_NAME "\001"
 #define END_LINE "\n" END_NAME " = 1\n"
 
-enum kind { KIND_PATH, KIND_ID, KIND_LEVEL, KIND_LISTEN, KIND_ADMISSION, KIND_NUMBER };
+enum kind { KIND_PATH, KIND_ID, KIND_LEVEL, KIND_LISTEN, KIND_ADMISSION, KIND_NUMBER, KIND_FLAG };
 
 /* One option: where its value goes, and what is asked of it. */
 struct option {
@@ -33,12 +33,13 @@ struct option {
 	enum kind kind;
 	size_t offset; /* in struct config */
 	long min, max; /* KIND_NUMBER */
-	bool required;
+	bool required; /* but in plain mode, which takes only an address */
 };
 
 #define AT(field) offsetof(struct config, field)
 
 static const struct option options[] = {
+	{ "plain", KIND_FLAG, AT(plain) },
 	{ "listen", KIND_LISTEN, AT(listen), .required = true },
 	{ "gateway-id", KIND_ID, AT(gateway_id), .required = true },
 	{ "manager-key", KIND_PATH, AT(manager_key), .required = true },
@@ -373,6 +374,12 @@ static int take_number(cfg_t *cfg, cfg_opt_t *opt, const struct option *o)
 	return 0;
 }
 
+static int take_flag(cfg_opt_t *opt, bool *to)
+{
+	*to = cfg_opt_getnbool(opt, 0);
+	return 0;
+}
+
 static const struct option *find(const char *name, unsigned *ret_index)
 {
 	for (unsigned i = 0; i < OPTIONS; i++) {
@@ -413,6 +420,8 @@ static int take(cfg_t *cfg, cfg_opt_t *opt)
 		return take_admission(cfg, opt, field(reading.config, o));
 	case KIND_NUMBER:
 		return take_number(cfg, opt, o);
+	case KIND_FLAG:
+		return take_flag(opt, field(reading.config, o));
 	}
 	return -1;
 }
@@ -435,6 +444,7 @@ static cfg_opt_t cfg_option(const struct option *o)
 	cfg_opt_t string = CFG_STR(o->name, NULL, CFGF_NODEFAULT);
 	cfg_opt_t list = CFG_STR_LIST(o->name, NULL, CFGF_NODEFAULT);
 	cfg_opt_t number = CFG_INT(o->name, 0, CFGF_NODEFAULT);
+	cfg_opt_t flag = CFG_BOOL(o->name, cfg_false, CFGF_NODEFAULT);
 	cfg_opt_t opt = string;
 
 	switch (o->kind) {
@@ -443,6 +453,9 @@ static cfg_opt_t cfg_option(const struct option *o)
 		break;
 	case KIND_NUMBER:
 		opt = number;
+		break;
+	case KIND_FLAG:
+		opt = flag;
 		break;
 	case KIND_PATH:
 	case KIND_ID:
@@ -488,7 +501,8 @@ static int parse(FILE *f)
 static int check_whole(struct config *c)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
-		if (options[i].required && !reading.line_of[i])
+		if (options[i].required && !reading.line_of[i] &&
+		    (!c->plain || options[i].kind == KIND_LISTEN))
 			return wrong_file("'%s' is missing", options[i].name);
 	if (c->n_listen == 0)
 		return wrong_file("'listen' names no address");

@@ -2,10 +2,14 @@
 #include "userspace/core/workers.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "userspace/broker/verify.h"
 #include "userspace/core/wake.h"
@@ -14,6 +18,7 @@ _Static_assert((WORKERS_SLOTS & (WORKERS_SLOTS - 1)) == 0, "slots are found by m
 
 struct slot {
 	struct broker_verify *job;
+	atomic_bool akin;     /* to the one before */
 	atomic_uint done_for; /* counter + 1 of the job that is done here */
 };
 
@@ -22,23 +27,59 @@ struct workers {
 
 	/* The loop's own. */
 	uint32_t filled, retired, pending;
+	uint32_t portions; /* filled and not published, counting jobs that are akin as one */
 	struct broker_verify *waiting, *waiting_last;
 	struct wake *wake;
-	void (*run)(struct broker_verify *job);
+	const struct workers_ops *ops;
 
 	/* Shared; each on a cache line of its own. */
 	_Alignas(64) atomic_uint published;
 	_Alignas(64) atomic_uint claimed;
 	_Alignas(64) atomic_uint sleepers;
-	_Alignas(64) pthread_mutex_t lock; /* of stopping, and of going to sleep */
-	pthread_cond_t more;
-	bool stopping;
+	_Alignas(64) atomic_uint bell; /* a futex: rung when there is more, or nothing any more */
+	atomic_bool stopping;
 
 	unsigned n, started;
 	pthread_t threads[WORKERS_MAX];
 };
 
+/* --- sleep ------------------------------------------------------------------------------------ */
+
+/*
+ * One system call wakes as many as there is work for. A worker counts itself among the sleepers and
+ * then looks at the counters; the loop moves the counter and then looks for sleepers: one of the
+ * two sees the other. A ring between the worker's look and its wait makes the wait return at once.
+ */
+static void ring(struct workers *w, uint32_t sleepers_max)
+{
+	atomic_fetch_add(&w->bell, 1);
+	/* Fails only for a wrong address. */
+	(void)syscall(SYS_futex, &w->bell, FUTEX_WAKE_PRIVATE, (int)sleepers_max, NULL, NULL, 0);
+}
+
+/* Waits until something may be there. False: stop. */
+static bool sleep_for_more(struct workers *w)
+{
+	atomic_fetch_add(&w->sleepers, 1);
+	for (;;) {
+		uint32_t heard = atomic_load(&w->bell);
+
+		if (atomic_load(&w->stopping) ||
+		    atomic_load(&w->published) != atomic_load(&w->claimed))
+			break;
+		/* EAGAIN: it rang meanwhile. */
+		(void)syscall(SYS_futex, &w->bell, FUTEX_WAIT_PRIVATE, heard, NULL, NULL, 0);
+	}
+	atomic_fetch_sub(&w->sleepers, 1);
+	return !atomic_load(&w->stopping);
+}
+
 /* --- workers ---------------------------------------------------------------------------------- */
+
+static bool is_akin(struct workers *w, uint32_t i)
+{
+	return atomic_load_explicit(&w->slots[i % WORKERS_SLOTS].akin, memory_order_relaxed);
+}
 
 /* Takes a fair share of what is published. Returns how many, from *ret_first on. */
 static uint32_t claim(struct workers *w, uint32_t *ret_first)
@@ -60,27 +101,14 @@ static uint32_t claim(struct workers *w, uint32_t *ret_first)
 		}
 		if (share > WORKERS_CLAIM_MAX)
 			share = WORKERS_CLAIM_MAX;
+		/* With a stale first it may see a slot's next job; then the exchange fails. */
+		while (share < there && share < WORKERS_AKIN_MAX && is_akin(w, first + share))
+			share++;
 		if (atomic_compare_exchange_weak(&w->claimed, &first, first + share)) {
 			*ret_first = first;
 			return share;
 		}
 	}
-}
-
-/* Waits until something may be there. False: stop. */
-static bool sleep_for_more(struct workers *w)
-{
-	bool stopping;
-
-	pthread_mutex_lock(&w->lock);
-	atomic_fetch_add(&w->sleepers, 1);
-	/* The loop publishes, then looks for sleepers: one of the two sees the other. */
-	while (!w->stopping && atomic_load(&w->published) == atomic_load(&w->claimed))
-		pthread_cond_wait(&w->more, &w->lock);
-	atomic_fetch_sub(&w->sleepers, 1);
-	stopping = w->stopping;
-	pthread_mutex_unlock(&w->lock);
-	return !stopping;
 }
 
 static void *work(void *arg)
@@ -94,7 +122,7 @@ static void *work(void *arg)
 			for (uint32_t i = first; i != first + n; i++) {
 				struct slot *s = &w->slots[i % WORKERS_SLOTS];
 
-				w->run(s->job);
+				w->ops->run(s->job);
 				atomic_store(&s->done_for, i + 1);
 			}
 			wake_signal(w->wake);
@@ -107,15 +135,13 @@ static void *work(void *arg)
 
 static void stop(struct workers *w)
 {
-	pthread_mutex_lock(&w->lock);
-	w->stopping = true;
-	pthread_cond_broadcast(&w->more);
-	pthread_mutex_unlock(&w->lock);
+	atomic_store(&w->stopping, true);
+	ring(w, INT_MAX);
 	for (unsigned i = 0; i < w->started; i++)
 		pthread_join(w->threads[i], NULL);
 }
 
-int workers_new(unsigned n, struct wake *wake, void (*run)(struct broker_verify *job),
+int workers_new(unsigned n, struct wake *wake, const struct workers_ops *ops,
 		struct workers **ret_w)
 {
 	struct workers *w = aligned_alloc(_Alignof(struct workers), sizeof(*w));
@@ -125,16 +151,15 @@ int workers_new(unsigned n, struct wake *wake, void (*run)(struct broker_verify 
 	BUG_ON(n < 1 || n > WORKERS_MAX);
 	if (!w)
 		return -ENOMEM;
-	*w = (struct workers){ .wake = wake, .run = run };
-	pthread_mutex_init(&w->lock, NULL);
-	pthread_cond_init(&w->more, NULL);
-	w->n = n; /* claim() divides by it */
+	*w = (struct workers){ .wake = wake, .ops = ops, .n = n }; /* claim() divides by n */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (unsigned i = 0; i < n && !err; i++) {
 		err = -pthread_create(&w->threads[i], NULL, work, w);
-		if (!err)
-			w->started++;
+		if (err)
+			break;
+		w->started++;
+		(void)pthread_setname_np(w->threads[i], "crypto"); /* for people */
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err) {
@@ -151,16 +176,28 @@ void workers_free(struct workers *w)
 		return;
 	BUG_ON(w->pending);
 	stop(w);
-	pthread_cond_destroy(&w->more);
-	pthread_mutex_destroy(&w->lock);
 	free(w);
+}
+
+/* The job before is the submitter's memory again once it is retired. */
+static bool akin_to_last(struct workers *w, const struct broker_verify *job)
+{
+	return w->ops->akin && w->filled != w->retired &&
+	       w->ops->akin(w->slots[(w->filled - 1) % WORKERS_SLOTS].job, job);
 }
 
 static bool fill(struct workers *w, struct broker_verify *job)
 {
+	struct slot *s = &w->slots[w->filled % WORKERS_SLOTS];
+	bool akin;
+
 	if (w->filled - w->retired == WORKERS_SLOTS)
 		return false;
-	w->slots[w->filled++ % WORKERS_SLOTS].job = job;
+	akin = akin_to_last(w, job);
+	s->job = job;
+	atomic_store_explicit(&s->akin, akin, memory_order_relaxed);
+	w->filled++;
+	w->portions += !akin;
 	return true;
 }
 
@@ -179,6 +216,8 @@ void workers_submit(struct workers *w, struct broker_verify *job)
 
 void workers_publish(struct workers *w)
 {
+	uint32_t sleepers;
+
 	while (w->waiting) {
 		struct broker_verify *next = w->waiting->next;
 
@@ -189,11 +228,13 @@ void workers_publish(struct workers *w)
 	if (atomic_load(&w->published) == w->filled)
 		return;
 	atomic_store(&w->published, w->filled);
-	if (atomic_load(&w->sleepers) == 0)
-		return;
-	pthread_mutex_lock(&w->lock);
-	pthread_cond_broadcast(&w->more);
-	pthread_mutex_unlock(&w->lock);
+	sleepers = atomic_load(&w->sleepers);
+	/* At least one: what is akin to a job that has been claimed is still to be done. */
+	if (sleepers > w->portions)
+		sleepers = w->portions ? w->portions : 1;
+	if (sleepers)
+		ring(w, sleepers);
+	w->portions = 0;
 }
 
 bool workers_ready(const struct workers *w)

@@ -10,6 +10,9 @@
  * front as far as slots are done. What does not fit waits in a list through the jobs themselves.
  * Workers signal the loop only while it sleeps (wake.h). A job's memory is the submitter's
  * throughout.
+ *
+ * A thread takes its share of what is there, and what is akin to the last of it: jobs of one batch,
+ * of which the first pays for the signature, so no two threads pay for the same one.
  */
 #ifndef SSDTF_CORE_WORKERS_H
 #define SSDTF_CORE_WORKERS_H
@@ -22,13 +25,21 @@
 #define WORKERS_MAX	  64
 #define WORKERS_SLOTS	  1024 /* a power of two */
 #define WORKERS_CLAIM_MAX 8    /* jobs that one thread takes at a time */
+#define WORKERS_AKIN_MAX  64   /* with those that are akin to the last */
 
 struct broker_verify;
 struct wake;
 struct workers;
 
-/* n threads, 1..WORKERS_MAX, that do run(). They take no signals. */
-int workers_new(unsigned n, struct wake *wake, void (*run)(struct broker_verify *job),
+struct workers_ops {
+	void (*run)(struct broker_verify *job);
+	/* Should one thread do both? Asked by the loop while both are out; looks at what goes in
+	 * alone. NULL: never. */
+	bool (*akin)(const struct broker_verify *before, const struct broker_verify *job);
+};
+
+/* n threads, 1..WORKERS_MAX, that take no signals. ops stays the caller's. */
+int workers_new(unsigned n, struct wake *wake, const struct workers_ops *ops,
 		struct workers **ret_w) must_check;
 /* Every job must have been retired. */
 void workers_free(struct workers *w);

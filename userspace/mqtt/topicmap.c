@@ -3,11 +3,14 @@
 
 #include <stdlib.h>
 
+#include "userspace/base/list.h"
 #include "userspace/mqtt/level.h"
 #include "userspace/mqtt/packet.h"
 
 struct topicmap_node {
 	struct level_node level; /* first: a node of the tree is one of ours */
+	/* The order of walks. A new child goes in front, where no walk that is under way comes. */
+	struct list children, sibling;
 	struct topicmap_entry *entry;
 };
 
@@ -15,15 +18,39 @@ struct topicmap {
 	struct level_tree tree;
 };
 
-/* Who is told of what was found. */
-struct finder {
-	void (*each)(void *ctx, struct topicmap_entry *entry);
-	void *ctx;
-};
-
 static struct topicmap_node *node_of(struct level_node *n)
 {
 	return container_of(n, struct topicmap_node, level);
+}
+
+static struct level_node *first_child(struct level_node *n)
+{
+	struct topicmap_node *first =
+		list_first(&node_of(n)->children, struct topicmap_node, sibling);
+
+	return first ? &first->level : NULL;
+}
+
+static struct level_node *next_sibling(struct level_node *n)
+{
+	struct list *next = node_of(n)->sibling.next;
+
+	if (next == &node_of(n->parent)->children)
+		return NULL;
+	return &list_entry(next, struct topicmap_node, sibling)->level;
+}
+
+static void linked(struct level_node *n)
+{
+	list_init(&node_of(n)->children);
+	list_init(&node_of(n)->sibling);
+	if (n->parent)
+		list_add_head(&node_of(n->parent)->children, &node_of(n)->sibling);
+}
+
+static void unlinking(struct level_node *n)
+{
+	list_del(&node_of(n)->sibling);
 }
 
 struct topicmap *topicmap_new(const uint8_t hash_key[16])
@@ -32,7 +59,7 @@ struct topicmap *topicmap_new(const uint8_t hash_key[16])
 
 	if (!m)
 		return NULL;
-	if (level_tree_init(&m->tree, hash_key, sizeof(struct topicmap_node), NULL)) {
+	if (level_tree_init(&m->tree, hash_key, sizeof(struct topicmap_node), linked, unlinking)) {
 		free(m);
 		return NULL;
 	}
@@ -41,12 +68,8 @@ struct topicmap *topicmap_new(const uint8_t hash_key[16])
 
 void topicmap_free(struct topicmap *m)
 {
-	struct level_node *leaf;
-
 	if (!m)
 		return;
-	while ((leaf = level_tree_leaf(&m->tree)))
-		topicmap_remove(m, node_of(leaf)->entry);
 	level_tree_deinit(&m->tree);
 	free(m);
 }
@@ -101,101 +124,110 @@ size_t topicmap_topic(const struct topicmap_entry *entry, uint8_t *out, size_t r
 	return level_node_name(&entry->node->level, out, room);
 }
 
-static void give(const struct finder *f, struct level_node *level)
-{
-	struct topicmap_entry *entry = node_of(level)->entry;
+/* --- walks ------------------------------------------------------------------------------------ */
 
-	if (entry)
-		f->each(f->ctx, entry);
+/* Does level i of the filter leave open what stands there? */
+static bool is_open(struct level_path *p, unsigned i, unsigned rest_from)
+{
+	return i >= rest_from || level_path_is(p, i, '+');
 }
 
-/* --- walking by wildcards --------------------------------------------------------------------- */
-
-/* The next child of parent behind pos that '#' reaches, or '+' where deep ones do not count. */
-static struct level_node *wild_after(struct level_node *parent, const struct list *pos, bool deep)
+/* The level of the filter's '#', or a number that no level has. */
+static unsigned rest_level(struct level_path *p)
 {
-	for (struct list *next = pos->next; next != &parent->children; next = next->next) {
-		struct level_node *n = list_entry(next, struct level_node, sibling);
-		bool hidden = !parent->parent && level_text_hidden(n->text);
+	unsigned n = 0;
 
-		if (!hidden && (deep || !n->deep))
-			return n;
-	}
-	return NULL;
+	while (level_path_has(p, n))
+		n++;
+	return level_path_is(p, n - 1, '#') ? n - 1 : LEVEL_MAX;
 }
 
-static struct level_node *wild_first(struct level_node *parent, bool deep)
+/* At a node that only a list of children led to: does the filter's wildcard match it? */
+static bool wildcard_matches(struct level_path *p, const struct level_node *n, unsigned depth,
+			     unsigned rest_from)
 {
-	return wild_after(parent, &parent->children, deep);
+	if (depth == 0 || !is_open(p, depth - 1, rest_from))
+		return true;
+	if (depth == 1 && level_text_hidden(level_node_text(n)))
+		return false;
+	return depth > rest_from || !n->deep;
 }
 
-static struct level_node *wild_next(struct level_node *n, bool deep)
+static struct level_node *down(struct level_path *p, struct level_node *n, unsigned depth,
+			       unsigned rest_from)
 {
-	return wild_after(n->parent, &n->sibling, deep);
+	if (depth < rest_from && !level_path_has(p, depth))
+		return NULL;
+	return is_open(p, depth, rest_from) ? first_child(n) : level_node_child(n, p, depth);
 }
 
-/* top and all below it, parents first. */
-static void give_subtree(const struct finder *f, struct level_node *top)
-{
-	struct level_node *n = top, *next;
-
-	for (;;) {
-		give(f, n);
-		next = wild_first(n, true);
-		while (!next) {
-			if (n == top)
-				return;
-			next = wild_next(n, true);
-			if (!next)
-				n = n->parent;
-		}
-		n = next;
-	}
-}
-
-/* Back from n, which the first depth levels of the filter led to, to the next choice of a '+'. */
-static struct level_node *next_choice(const struct level_path *p, struct level_node *n,
-				      unsigned *depth)
+/* Back from n to the next choice of a wildcard. */
+static struct level_node *next_choice(struct level_path *p, struct level_node *n, unsigned *depth,
+				      unsigned rest_from)
 {
 	for (; *depth; n = n->parent, (*depth)--) {
 		struct level_node *next = NULL;
 
-		if (level_path_is(p, *depth - 1, '+'))
-			next = wild_next(n, false);
+		if (is_open(p, *depth - 1, rest_from))
+			next = next_sibling(n);
 		if (next)
 			return next;
 	}
 	return NULL;
 }
 
-void topicmap_match(struct topicmap *m, struct bytes filter,
-		    void (*each)(void *ctx, struct topicmap_entry *entry), void *ctx)
+void topicmap_walk_begin(struct topicmap *m, struct topicmap_walk *w)
 {
-	struct finder f = { each, ctx };
-	struct level_node *n = m->tree.root;
+	w->at = m->tree.root;
+	w->depth = 0;
+	level_node_hold(w->at);
+}
+
+void topicmap_walk_end(struct topicmap *m, struct topicmap_walk *w)
+{
+	if (w->at)
+		level_tree_put(&m->tree, w->at);
+	w->at = NULL;
+}
+
+unsigned topicmap_walk(struct topicmap *m, struct bytes filter, struct topicmap_walk *w,
+		       unsigned steps_max, bool (*each)(void *ctx, struct topicmap_entry *entry),
+		       void *ctx)
+{
+	struct level_node *n = w->at;
+	unsigned depth = w->depth, steps = 0, rest_from;
 	struct level_path path;
-	unsigned depth = 0; /* of n, and filter levels that led there */
 
 	level_path_init(&path, &m->tree, filter);
-	if (level_path_deep(&path))
-		return;
-	while (n) {
+	if (level_path_deep(&path)) {
+		topicmap_walk_end(m, w);
+		return 0;
+	}
+	rest_from = rest_level(&path);
+	while (n && steps < steps_max) {
 		struct level_node *next = NULL;
 
-		if (!level_path_has(&path, depth))
-			give(&f, n);
-		else if (level_path_is(&path, depth, '#'))
-			give_subtree(&f, n);
-		else if (level_path_is(&path, depth, '+'))
-			next = wild_first(n, false);
-		else
-			next = level_node_child(n, &path, depth);
+		if (wildcard_matches(&path, n, depth, rest_from)) {
+			struct topicmap_entry *entry = node_of(n)->entry;
+			bool whole = depth >= rest_from || !level_path_has(&path, depth);
+
+			if (whole && entry && !each(ctx, entry))
+				break;
+			next = down(&path, n, depth, rest_from);
+		}
 		if (next)
 			depth++;
 		else
-			next = next_choice(&path, n, &depth);
+			next = next_choice(&path, n, &depth, rest_from);
 		n = next;
+		steps++;
 	}
+	if (n)
+		level_node_hold(n);
+	topicmap_walk_end(m, w);
+	w->at = n;
+	w->depth = depth;
+	return steps;
 }
 
 size_t topicmap_nodes(const struct topicmap *m)

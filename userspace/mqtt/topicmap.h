@@ -10,15 +10,21 @@
  *
  * The map owns its nodes and allocates in topicmap_put alone. Entries are their owner's memory, and
  * must be removed before it goes. One thread.
+ *
+ * A walk finds what a filter matches, some at a time: between two times entries may come and go. An
+ * entry of a topic that has one all the while is found once; one that is put meanwhile on a topic
+ * that had none is not found, or found once.
  */
 #ifndef SSDTF_MQTT_TOPICMAP_H
 #define SSDTF_MQTT_TOPICMAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "userspace/base/bytes.h"
 
+struct level_node;
 struct topicmap;
 struct topicmap_node;
 
@@ -27,9 +33,14 @@ struct topicmap_entry {
 	struct topicmap_node *node; /* NULL: in no map */
 };
 
+struct topicmap_walk {
+	struct level_node *at; /* what is looked at next, held; NULL: it is at its end */
+	unsigned depth;
+};
+
 /* hash_key: random, kept from peers. NULL: no memory. */
 struct topicmap *topicmap_new(const uint8_t hash_key[16]) must_check;
-/* NULL is fine. Entries still in it are taken out. */
+/* NULL is fine. All entries must have been removed, and walks ended. */
 void topicmap_free(struct topicmap *m);
 
 /*
@@ -46,14 +57,20 @@ void topicmap_remove(struct topicmap *m, struct topicmap_entry *entry);
 /* Its topic into out, where room is enough for it. Returns the topic's length. */
 size_t topicmap_topic(const struct topicmap_entry *entry, uint8_t *out, size_t room);
 
+/* A walk that was begun must be ended (it may be so twice) before the map goes. */
+void topicmap_walk_begin(struct topicmap *m, struct topicmap_walk *w);
+void topicmap_walk_end(struct topicmap *m, struct topicmap_walk *w);
 /*
- * Calls each once for every entry whose topic the filter matches, in no order. each must not add to
- * or remove from this map. Costs the nodes below what '+' and '#' leave open.
+ * Goes on with a walk, the filter being the same each time, for at most so many steps of about one
+ * node each, and calls each for every entry that it comes to; in no order. each must not add to or
+ * remove from this map; where it returns false the walk stops, to begin with the same entry next
+ * time. Returns the steps it took.
  */
-void topicmap_match(struct topicmap *m, struct bytes filter,
-		    void (*each)(void *ctx, struct topicmap_entry *entry), void *ctx);
+unsigned topicmap_walk(struct topicmap *m, struct bytes filter, struct topicmap_walk *w,
+		       unsigned steps_max, bool (*each)(void *ctx, struct topicmap_entry *entry),
+		       void *ctx);
 
-/* Nodes in use: 0 when the last entry is gone. */
+/* Nodes in use: 0 when the last entry is gone and no walk is under way. */
 size_t topicmap_nodes(const struct topicmap *m);
 
 #endif

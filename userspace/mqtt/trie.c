@@ -11,9 +11,10 @@ _Static_assert(TRIE_LEVELS_MAX == LEVEL_MAX, "a filter is a path without a deep 
 
 struct trie_node {
 	struct level_node level; /* first: a node of the tree is one of ours */
-	struct list subs;
-	struct chain_table by_owner; /* the same again, for trie_find */
+	struct trie_sub *subs;
 };
+
+_Static_assert(sizeof(struct trie_node) <= 64, "a node without its text is one cache line");
 
 struct trie {
 	struct level_tree tree;
@@ -24,38 +25,13 @@ static struct trie_node *node_of(struct level_node *n)
 	return container_of(n, struct trie_node, level);
 }
 
-static void node_init(struct level_node *n)
-{
-	list_init(&node_of(n)->subs);
-	chain_table_init(&node_of(n)->by_owner);
-}
-
-static uint64_t owner_hash(const struct trie *t, const void *owner)
-{
-	return siphash(t->tree.hash_key, bytes_of(&owner, sizeof(owner)));
-}
-
-static struct trie_sub *sub_of_owner(const struct trie *t, const struct trie_node *n,
-				     const void *owner)
-{
-	struct chain *c = chain_table_first(&n->by_owner, owner_hash(t, owner));
-
-	for (; c; c = c->next) {
-		struct trie_sub *sub = container_of(c, struct trie_sub, chain);
-
-		if (sub->owner == owner)
-			return sub;
-	}
-	return NULL;
-}
-
 struct trie *trie_new(const uint8_t hash_key[16])
 {
 	struct trie *t = malloc(sizeof(*t));
 
 	if (!t)
 		return NULL;
-	if (level_tree_init(&t->tree, hash_key, sizeof(struct trie_node), node_init)) {
+	if (level_tree_init(&t->tree, hash_key, sizeof(struct trie_node), NULL, NULL)) {
 		free(t);
 		return NULL;
 	}
@@ -64,14 +40,21 @@ struct trie *trie_new(const uint8_t hash_key[16])
 
 void trie_free(struct trie *t)
 {
-	struct level_node *leaf;
-
 	if (!t)
 		return;
-	while ((leaf = level_tree_leaf(&t->tree)))
-		trie_remove(t, list_first(&node_of(leaf)->subs, struct trie_sub, by_filter));
 	level_tree_deinit(&t->tree);
 	free(t);
+}
+
+/* Each '+' may double what a walk looks at, so they stand where little can be doubled. */
+static bool filter_bounded(struct level_path *p)
+{
+	if (level_path_deep(p))
+		return false;
+	for (unsigned i = 0; level_path_has(p, i); i++)
+		if (i >= TRIE_PLUS_LEVELS && level_path_is(p, i, '+'))
+			return false;
+	return true;
 }
 
 int trie_add(struct trie *t, struct bytes filter, struct trie_sub *sub)
@@ -83,19 +66,18 @@ int trie_add(struct trie *t, struct bytes filter, struct trie_sub *sub)
 
 	BUG_ON(!mqtt_topic_filter_ok(filter));
 	level_path_init(&path, &t->tree, filter);
-	if (level_path_deep(&path))
+	if (!filter_bounded(&path))
 		return -E2BIG;
 	err = level_tree_get(&t->tree, &path, &level);
 	if (err)
 		return err;
 	n = node_of(level);
-	if (sub_of_owner(t, n, sub->owner)) {
-		level_tree_put(&t->tree, level);
-		return -EEXIST;
-	}
-	list_add_tail(&n->subs, &sub->by_filter);
-	chain_table_add(&n->by_owner, &sub->chain, owner_hash(t, sub->owner));
 	sub->node = n;
+	sub->next = n->subs;
+	sub->at = &n->subs;
+	if (sub->next)
+		sub->next->at = &sub->next;
+	n->subs = sub;
 	return 0;
 }
 
@@ -103,8 +85,9 @@ void trie_remove(struct trie *t, struct trie_sub *sub)
 {
 	struct trie_node *n = sub->node;
 
-	list_del(&sub->by_filter);
-	chain_table_del(&n->by_owner, &sub->chain);
+	*sub->at = sub->next;
+	if (sub->next)
+		sub->next->at = sub->at;
 	sub->node = NULL;
 	level_tree_put(&t->tree, &n->level);
 }
@@ -114,39 +97,52 @@ size_t trie_filter(const struct trie_sub *sub, uint8_t *out, size_t room)
 	return level_node_name(&sub->node->level, out, room);
 }
 
-struct trie_sub *trie_find(struct trie *t, struct bytes filter, const void *owner)
+struct trie_sub *trie_find(struct trie *t, struct bytes filter, const void *owner,
+			   struct list *owned)
 {
+	struct list *pos = owned->next;
 	struct level_path path;
 	struct level_node *level;
+	struct trie_sub *sub;
 
 	level_path_init(&path, &t->tree, filter);
 	level = level_tree_find(&t->tree, &path);
-	return level ? sub_of_owner(t, node_of(level), owner) : NULL;
+	if (!level)
+		return NULL;
+	/* It is among the filter's and among the owner's: through both at once, to the shorter's
+	 * end. */
+	for (sub = node_of(level)->subs; sub && pos != owned; sub = sub->next, pos = pos->next) {
+		struct trie_sub *other = list_entry(pos, struct trie_sub, by_owner);
+
+		if (sub->owner == owner)
+			return sub;
+		if (other->node == node_of(level))
+			return other;
+	}
+	return NULL;
 }
 
-static void give(struct level_node *level, void (*each)(void *ctx, struct trie_sub *sub), void *ctx)
+/* --- matching --------------------------------------------------------------------------------- */
+
+static void give(struct level_node *n, void (*each)(void *ctx, struct trie_sub *sub), void *ctx)
 {
-	struct trie_node *n = node_of(level);
-	struct list *pos;
-
-	list_for_each(pos, &n->subs)
-		each(ctx, list_entry(pos, struct trie_sub, by_filter));
+	for (struct trie_sub *sub = node_of(n)->subs; sub; sub = sub->next)
+		each(ctx, sub);
 }
 
-void trie_match(struct trie *t, struct bytes topic, void (*each)(void *ctx, struct trie_sub *sub),
-		void *ctx)
+unsigned trie_match(struct trie *t, struct bytes topic,
+		    void (*each)(void *ctx, struct trie_sub *sub), void *ctx)
 {
 	/* Nodes to look at. Each adds two at most, one level down: so one waits at every level. */
 	struct {
 		struct level_node *node;
 		unsigned depth;
 	} todo[LEVEL_MAX + 1];
-	unsigned n = 0;
+	unsigned n = 0, looked_at = 0;
+	bool hidden = level_text_hidden(topic);
 	struct level_path path;
-	bool hidden;
 
 	level_path_init(&path, &t->tree, topic);
-	hidden = level_text_hidden(topic);
 	todo[n].node = t->tree.root;
 	todo[n++].depth = 0;
 	while (n) {
@@ -154,8 +150,11 @@ void trie_match(struct trie *t, struct bytes topic, void (*each)(void *ctx, stru
 		unsigned depth = todo[n].depth;
 		bool wild = depth > 0 || !hidden;
 
-		if (at->rest && wild)
+		looked_at++;
+		if (at->rest && wild) {
+			looked_at++;
 			give(at->rest, each, ctx);
+		}
 		if (!level_path_has(&path, depth)) {
 			give(at, each, ctx);
 			continue;
@@ -170,6 +169,7 @@ void trie_match(struct trie *t, struct bytes topic, void (*each)(void *ctx, stru
 			todo[n++].depth = depth + 1;
 		}
 	}
+	return looked_at;
 }
 
 size_t trie_nodes(const struct trie *t)

@@ -1,0 +1,580 @@
+// SPDX-License-Identifier: MIT
+#include "userspace/broker/delivery.h"
+
+#include <string.h>
+
+#include "userspace/broker/conn.h"
+#include "userspace/broker/engine.h"
+
+/* Conversions and signatures of one session that may be under way: enough to fill a batch of each.
+ */
+#define PIPELINE_MAX 256
+
+/* Acknowledged deliveries remembered for a nack, of all sessions, and for how long. */
+#define RECENT_MAX 1024
+#define RECENT_MS  10000
+
+/* It took something. Only a short queue ends a stall, or a trickle would hold its senders for good.
+ */
+static void progress(const struct broker *b, struct session *s)
+{
+	if (s->n_queued <= b->config.limits.queue_high_water / 2)
+		s->stalled = false;
+}
+
+static void count(struct broker *b, struct delivery *d)
+{
+	d->session->n_queued++;
+	d->session->bytes += message_bytes(d->message);
+	b->stats.queued++;
+}
+
+static void uncount(struct broker *b, struct delivery *d)
+{
+	struct session *s = d->session;
+
+	s->n_queued--;
+	s->bytes -= message_bytes(d->message);
+	b->stats.queued--;
+	if (s->n_queued == 0)
+		outgoing_trim(&b->pool, &s->outgoing);
+	if (!list_empty(&s->blocked))
+		session_unblock(b, s);
+	if (!list_empty(&s->walks))
+		retained_room(b, s);
+	session_mark_dirty(b, s);
+}
+
+static const struct directory_grant *grant_of(struct broker *b, const struct session *s,
+					      const struct message *m)
+{
+	return directory_grant(s->party, m->sealed->envelope.key_id, b->wall_ms);
+}
+
+/* True where it may not be queued; counted. */
+static bool refuse_full(struct broker *b, struct session *s, const struct message *m, uint8_t qos)
+{
+	if (s->n_queued < b->config.limits.queue_messages_max &&
+	    s->bytes + message_bytes(m) <= b->config.limits.queue_bytes_max)
+		return false;
+	if (qos == 0) {
+		b->stats.dropped_qos0++;
+	} else {
+		b->stats.dropped_full++;
+		broker_note(b, "queue full", session_id(s), "a message of QoS 1 or 2 was dropped");
+	}
+	return true;
+}
+
+/* Converting or signing: what will be on the connection soon, and is not in its backlog yet. */
+static void enter_pipeline(struct delivery *d)
+{
+	d->session->n_pipeline++;
+	d->session->pipeline_bytes += message_bytes(d->message);
+}
+
+static void leave_pipeline(struct delivery *d)
+{
+	d->session->n_pipeline--;
+	d->session->pipeline_bytes -= message_bytes(d->message);
+}
+
+/* Takes d out of whatever it waits for and out of the counts of its state, but not of its list. */
+static void leave_state(struct delivery *d)
+{
+	struct session *s = d->session;
+
+	switch (d->state) {
+	case DELIVERY_WAITING:
+	case DELIVERY_RECENT:
+		return;
+	case DELIVERY_CONVERTING:
+		capsule_leave(d);
+		leave_pipeline(d);
+		break;
+	case DELIVERY_CONVERTED:
+		leave_pipeline(d);
+		break;
+	case DELIVERY_SIGNING:
+		signer_leave(d);
+		leave_pipeline(d);
+		break;
+	case DELIVERY_SENT:
+		break;
+	}
+	s->inflight -= d->qos > 0;
+	d->state = DELIVERY_WAITING;
+}
+
+/* What was to be judged, or NULL; it is the caller's. */
+static struct message *take_nack(struct delivery *d)
+{
+	struct message *nack = d->sealed ? d->sealed->nack : NULL;
+
+	if (nack)
+		d->sealed->nack = NULL;
+	return nack;
+}
+
+/* No longer remembered for a nack. */
+static void leave_recent(struct broker *b, struct delivery *d)
+{
+	list_del(&d->sealed->wait);
+	b->sessions.n_recent--;
+}
+
+/* Its packet id is another's again. */
+static void drop_id(struct delivery *d)
+{
+	if (d->packet_id)
+		outgoing_drop(&d->session->outgoing, d->packet_id);
+	d->packet_id = 0;
+}
+
+void delivery_free(struct broker *b, struct delivery *d)
+{
+	drop_id(d);
+	leave_state(d);
+	list_del(&d->link);
+	if (d->state == DELIVERY_RECENT)
+		leave_recent(b, d);
+	else
+		uncount(b, d);
+	message_put(&b->pool, d->message);
+	message_put(&b->pool, take_nack(d));
+	pool_free(&b->pool, d);
+}
+
+static void free_list(struct broker *b, struct list *l)
+{
+	while (!list_empty(l))
+		delivery_free(b, list_first(l, struct delivery, link));
+}
+
+/* Done, but for a nack that may still come. */
+static void acknowledged(struct broker *b, struct delivery *d)
+{
+	struct sessions *all = &b->sessions;
+	struct delivery *oldest;
+
+	if (!d->sealed || d->sealed->nacked) {
+		delivery_free(b, d);
+		return;
+	}
+	drop_id(d);
+	leave_state(d);
+	list_del(&d->link);
+	uncount(b, d);
+	d->state = DELIVERY_RECENT;
+	d->sealed->recent_until_ms = b->mono_ms + RECENT_MS;
+	list_add_tail(&d->session->recent, &d->link);
+	list_add_tail(&all->recent, &d->sealed->wait);
+	all->n_recent++;
+	while ((oldest = delivery_first_waiting(&all->recent)) &&
+	       (all->n_recent > RECENT_MAX || oldest->sealed->recent_until_ms <= b->mono_ms))
+		delivery_free(b, oldest);
+}
+
+/* It is to be sent again after all, as a message of its own. */
+static void recall(struct broker *b, struct delivery *d)
+{
+	leave_recent(b, d);
+	d->state = DELIVERY_WAITING;
+	count(b, d);
+}
+
+/* Behind those that came before it: few, if any, came after and stand there already. */
+static void insert_in_order(struct list *to, struct delivery *d)
+{
+	struct list *at = to->prev;
+
+	while (at != to && list_entry(at, struct delivery, link)->seq > d->seq)
+		at = at->prev;
+	list_add_head(at, &d->link);
+}
+
+/* Everything of one list back to `to`, as if never started; QoS 0 is dropped [MQTT-4.3.1]. In the
+ * order of their first sending [MQTT-4.6.0-1], which a nack may have disturbed. */
+static void rewind_list(struct broker *b, struct list *from, struct list *to)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, from) {
+		struct delivery *d = list_entry(pos, struct delivery, link);
+
+		if (d->qos == 0) {
+			delivery_free(b, d);
+			continue;
+		}
+		if (d->state == DELIVERY_SENT || d->packet_id)
+			d->dup = true; /* [MQTT-4.4.0-1] */
+		leave_state(d);
+		message_put(&b->pool, take_nack(d));
+		list_del(&d->link);
+		insert_in_order(to, d);
+	}
+}
+
+void deliveries_rewind(struct broker *b, struct session *s)
+{
+	struct list all;
+
+	list_init(&all);
+	free_list(b, &s->recent);
+	rewind_list(b, &s->sent, &all);
+	rewind_list(b, &s->signing, &all);
+	rewind_list(b, &s->converting, &all);
+	rewind_list(b, &s->waiting, &all);
+	list_splice_tail(&s->waiting, &all);
+	BUG_ON(s->inflight != s->outgoing.n_releases || s->n_pipeline || s->pipeline_bytes);
+}
+
+void deliveries_free(struct broker *b, struct session *s)
+{
+	free_list(b, &s->waiting);
+	free_list(b, &s->converting);
+	free_list(b, &s->signing);
+	free_list(b, &s->sent);
+	free_list(b, &s->recent);
+}
+
+void deliveries_restart(struct broker *b, struct session *s)
+{
+	struct list all;
+
+	list_init(&all);
+	list_splice_tail(&all, &s->signing);
+	list_splice_tail(&all, &s->converting);
+	while (!list_empty(&all)) {
+		struct delivery *d = list_entry(all.prev, struct delivery, link);
+
+		leave_state(d);
+		list_del(&d->link);
+		list_add_head(&s->waiting, &d->link);
+	}
+	if (s->conn)
+		session_mark_dirty(b, s);
+}
+
+/* PUBREC: the client has it [MQTT-4.3.3-1]; its id stays in use for PUBREL. One that was to be sent
+ * again is not. */
+static void received(struct broker *b, struct session *s, struct delivery *d)
+{
+	struct message *nack = take_nack(d);
+
+	outgoing_release(&s->outgoing, d->packet_id);
+	s->inflight++;
+	d->packet_id = 0;
+	acknowledged(b, d);
+	if (nack) /* which waited for this, so d is a recent one */
+		delivery_restart(b, d, nack);
+	message_put(&b->pool, nack);
+}
+
+static void completed(struct broker *b, struct session *s, uint16_t packet_id)
+{
+	outgoing_drop(&s->outgoing, packet_id);
+	s->inflight--;
+	if (s->n_queued == 0)
+		outgoing_trim(&b->pool, &s->outgoing);
+	session_mark_dirty(b, s);
+}
+
+bool delivery_acknowledge(struct broker *b, struct session *s, enum mqtt_type type,
+			  uint16_t packet_id)
+{
+	struct delivery *d = outgoing_delivery(&s->outgoing, packet_id);
+
+	if (type == MQTT_PUBCOMP) {
+		if (outgoing_is_release(&s->outgoing, packet_id))
+			completed(b, s, packet_id);
+		return true;
+	}
+	if (!d)
+		return true;
+	if (d->qos != (type == MQTT_PUBREC ? 2 : 1))
+		return false;
+	if (d->qos == 1 && d->state != DELIVERY_SENT)
+		return true; /* being sent again: the next one counts */
+	b->stats.acknowledged++;
+	progress(b, s);
+	if (d->qos == 2)
+		received(b, s, d);
+	else
+		acknowledged(b, d);
+	return true;
+}
+
+/* --- starting, converting, sending ------------------------------------------------------------ */
+
+uint16_t delivery_packet_id(struct session *s, struct delivery *d)
+{
+	if (d->qos && !d->packet_id)
+		d->packet_id = outgoing_take(&s->outgoing, d);
+	return d->packet_id;
+}
+
+/* An id for one more that leaves waiting, besides those in the pipeline that have none yet. */
+static bool reserve_id(struct broker *b, struct session *s)
+{
+	uint32_t hope = b->config.limits.inflight_max;
+
+	if (s->n_queued < hope)
+		hope = s->n_queued;
+	if (outgoing_reserve(&b->pool, &s->outgoing, s->n_pipeline + 1, hope))
+		return true;
+	session_mark_dirty(b, s);
+	b->starved = true;
+	return false;
+}
+
+void delivery_sent(struct broker *b, struct delivery *d)
+{
+	struct session *s = d->session;
+
+	b->stats.delivered++;
+	progress(b, s);
+	if (d->qos == 0) {
+		delivery_free(b, d);
+		return;
+	}
+	if (d->state == DELIVERY_SIGNING) {
+		signer_leave(d);
+		leave_pipeline(d);
+	} else {
+		s->inflight++; /* a plain one, straight from waiting */
+	}
+	d->state = DELIVERY_SENT;
+	list_del(&d->link);
+	list_add_tail(&s->sent, &d->link);
+	session_mark_dirty(b, s);
+}
+
+void delivery_restart(struct broker *b, struct delivery *d, struct message *nack)
+{
+	struct session *s = d->session;
+	struct list *at = s->waiting.next;
+
+	BUG_ON(d->state != DELIVERY_SENT && d->state != DELIVERY_RECENT);
+	if (d->qos == 2 && d->state == DELIVERY_SENT) {
+		/* Under its id the client would take it for the same message again: it is sent as
+		 * another, once this one is received. */
+		if (!d->sealed->nack)
+			d->sealed->nack = message_get(nack);
+		return;
+	}
+	d->sealed->nacked = true;
+	d->sealed->nack = message_get(nack);
+	d->dup = d->state == DELIVERY_SENT;
+	if (d->state == DELIVERY_RECENT)
+		recall(b, d);
+	memcpy(d->sealed->x_before, d->sealed->x, sizeof(d->sealed->x));
+	leave_state(d);
+	list_del(&d->link);
+	while (at != &s->waiting && list_entry(at, struct delivery, link)->seq < d->seq)
+		at = at->next;
+	list_add_tail(at, &d->link);
+	session_mark_dirty(b, s);
+}
+
+/* Room on its connection. */
+static bool has_room(struct broker *b, const struct session *s)
+{
+	return b->ops.backlog(b->io, s->conn->io) + s->pipeline_bytes <
+	       b->config.limits.output_bytes_soft;
+}
+
+/* May d leave waiting now? */
+static bool may_start(struct broker *b, struct session *s, const struct delivery *d)
+{
+	if (s->n_pipeline >= PIPELINE_MAX)
+		return false;
+	if (d->qos && (s->inflight >= b->config.limits.inflight_max || !reserve_id(b, s)))
+		return false;
+	return has_room(b, s);
+}
+
+/* A plain delivery: straight onto the connection. False: no room. */
+static bool send_plain(struct broker *b, struct session *s, struct delivery *d)
+{
+	const struct message_form *form = message_form(&b->pool, d->message, d->qos);
+	uint8_t *out = form ? b->ops.out(b->io, s->conn->io, form->packet.n) : NULL;
+
+	if (!out)
+		return false;
+	message_form_write(form, d->dup, d->retain, delivery_packet_id(s, d), out);
+	delivery_sent(b, d);
+	return true;
+}
+
+/* The same at QoS 0 without a delivery. */
+static bool pass_on(struct broker *b, struct session *s, struct message *m, bool retain)
+{
+	const struct message_form *form = has_room(b, s) ? message_form(&b->pool, m, 0) : NULL;
+	uint8_t *out = form ? b->ops.out(b->io, s->conn->io, form->packet.n) : NULL;
+
+	if (!out)
+		return false;
+	message_form_write(form, false, retain, 0, out);
+	b->stats.delivered++;
+	progress(b, s);
+	return true;
+}
+
+static struct delivery *delivery_new(struct broker *b, struct session *s, struct message *m,
+				     uint8_t qos, bool retain)
+{
+	size_t n = sizeof(struct delivery) + (m->sealed ? sizeof(struct delivery_sealed) : 0);
+	struct delivery *d = pool_zalloc(&b->pool, n);
+
+	if (!d)
+		return NULL;
+	list_init(&d->link);
+	d->session = s;
+	d->message = message_get(m);
+	d->seq = ++s->seq_last;
+	d->qos = qos;
+	d->retain = retain;
+	if (m->sealed) {
+		d->sealed = (struct delivery_sealed *)(d + 1);
+		d->sealed->delivery = d;
+		list_init(&d->sealed->wait);
+	}
+	return d;
+}
+
+void delivery_enqueue(struct broker *b, struct session *s, struct message *m, uint8_t qos,
+		      bool retain)
+{
+	struct delivery *d;
+	bool first = list_empty(&s->waiting);
+
+	if (!s->conn && qos == 0)
+		return;
+	if (m->sealed && !grant_of(b, s, m)) {
+		b->stats.no_grant++;
+		return;
+	}
+	if (first && qos == 0 && !m->sealed && pass_on(b, s, m, retain))
+		return;
+	if (refuse_full(b, s, m, qos))
+		return;
+	d = delivery_new(b, s, m, qos, retain);
+	if (!d) {
+		b->stats.dropped_full++;
+		return;
+	}
+	list_add_tail(&s->waiting, &d->link);
+	count(b, d);
+	if (!s->conn)
+		return;
+	if (!first || m->sealed || !may_start(b, s, d) || !send_plain(b, s, d))
+		session_mark_dirty(b, s);
+}
+
+/* A sealed one sets out on its conversion. False: not now. */
+static bool start_sealed(struct broker *b, struct session *s, struct delivery *d)
+{
+	const struct directory_grant *g = grant_of(b, s, d->message);
+
+	if (!g) {
+		b->stats.no_grant++;
+		delivery_free(b, d);
+		return true;
+	}
+	list_del(&d->link);
+	list_add_tail(&s->converting, &d->link);
+	d->state = DELIVERY_CONVERTED;
+	enter_pipeline(d);
+	s->inflight += d->qos > 0;
+	memcpy(d->sealed->grant_id, g->grant_id, GRANT_ID_BYTES);
+	d->sealed->grant_flags = g->flags;
+	if (capsule_convert(b, d, g)) {
+		leave_state(d);
+		list_del(&d->link);
+		list_add_head(&s->waiting, &d->link);
+		session_mark_dirty(b, s);
+		b->starved = true;
+		return false;
+	}
+	deliveries_advance(b, s);
+	return true;
+}
+
+static void pump(struct broker *b, struct session *s)
+{
+	struct delivery *d;
+
+	/* Nothing is converted under a bundle that ran out; with the next one it goes on. */
+	if (!b->config.plain && !directory_in_force(b->directory, b->wall_ms))
+		return;
+	while (s->conn && (d = list_first(&s->waiting, struct delivery, link)) &&
+	       may_start(b, s, d)) {
+		if (d->sealed) {
+			if (!start_sealed(b, s, d))
+				return;
+		} else if (!send_plain(b, s, d)) {
+			conn_fail(s->conn, "its output is full");
+			return;
+		}
+	}
+}
+
+void deliveries_pump(struct broker *b)
+{
+	struct list now;
+
+	list_init(&now);
+	list_splice_tail(&now, &b->sessions.dirty);
+	while (!list_empty(&now)) {
+		struct session *s = list_first(&now, struct session, dirty);
+
+		list_del(&s->dirty);
+		pump(b, s);
+	}
+}
+
+/* After a nack: the same conversion again is the sender's doing, not ours (PROTOCOL 7). */
+static bool nack_stands(struct broker *b, struct delivery *d)
+{
+	struct message *nack = take_nack(d);
+	bool same = memcmp(d->sealed->x, d->sealed->x_before, sizeof(d->sealed->x)) == 0;
+	bool stands = same && nack->payload.p[0] == CONTROL_CANNOT_OPEN;
+
+	if (stands)
+		control_report_sender(b, d, nack);
+	message_put(&b->pool, nack);
+	return stands;
+}
+
+/* It is not sent again: it still waits for its acknowledgement, unless it had that before. */
+static void stand_still(struct broker *b, struct delivery *d)
+{
+	struct session *s = d->session;
+
+	if (d->packet_id == 0) {
+		delivery_free(b, d);
+		return;
+	}
+	leave_pipeline(d);
+	d->state = DELIVERY_SENT;
+	list_add_tail(&s->sent, &d->link);
+	session_mark_dirty(b, s); /* there is room in the pipeline */
+}
+
+void deliveries_advance(struct broker *b, struct session *s)
+{
+	struct delivery *d;
+
+	while ((d = list_first(&s->converting, struct delivery, link)) &&
+	       d->state == DELIVERY_CONVERTED) {
+		list_del(&d->link);
+		if (d->sealed->nack && nack_stands(b, d)) {
+			stand_still(b, d);
+			continue;
+		}
+		d->state = DELIVERY_SIGNING;
+		list_add_tail(&s->signing, &d->link);
+		signer_add(b, d);
+	}
+}
