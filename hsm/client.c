@@ -327,11 +327,13 @@ static bool may_take_from(const struct hsm_client *c, unsigned worker, unsigned 
 	return !w->n_packets && h->n_packets && h->queued >= HSM_STEAL_MIN;
 }
 
-/* The oldest job that this worker may take. */
-static struct hsm_job *choose(struct hsm_client *c, unsigned worker)
+/* The oldest job that this worker may take, or a signature, which goes before. */
+static struct hsm_job *choose(struct hsm_client *c, unsigned worker, bool sign_first)
 {
 	struct hsm_job *oldest = list_first(&c->signs, struct hsm_job, link);
 
+	if (oldest && sign_first)
+		return oldest;
 	for (unsigned i = 0; i < c->n_workers; i++) {
 		struct list *queue = &c->workers[i].queue;
 
@@ -429,16 +431,18 @@ static unsigned share_of(const struct hsm_client *c)
 static void put_jobs(struct hsm_client *c, struct hsm_batch *b, struct packet *p, unsigned worker)
 {
 	struct worker *w = &c->workers[worker];
-	unsigned share = share_of(c);
+	unsigned share = share_of(c), converts = 0;
 
 	for (unsigned taken = 0; taken < share && !p->suspect; taken++) {
-		struct hsm_job *job = choose(c, worker);
+		struct hsm_job *job = choose(c, worker, taken - converts < HSM_SIGNS_FIRST);
 		bool suspect, room;
 
 		if (!job)
 			return;
 		suspect = job->losses >= HSM_SUSPECT_LOSSES;
 		if (suspect && (taken || w->n_packets))
+			return;
+		if (job->op == HSM_CONVERT && ++converts > HSM_CONVERTS_MAX)
 			return;
 		room = job->op == HSM_SIGN ? put_sign(c, b, p, job)
 					   : put_convert(c, b, p, worker, job);

@@ -12,7 +12,9 @@
  *
  * A grant has a worker that it is at home with, so that each key is unwrapped at one worker and not
  * at all of them; signatures go anywhere. An idle worker takes from another that is down, or that
- * is at work with HSM_STEAL_MIN jobs waiting. Within what a worker may take, the oldest goes first.
+ * is at work with HSM_STEAL_MIN jobs waiting. Within what a worker may take, the oldest goes first,
+ * but signatures before conversions, to HSM_SIGNS_FIRST of a packet: one lets many deliveries go
+ * that are converted already.
  *
  * A CONVERT for a grant that the chosen worker has not seen since it connected is preceded by a
  * LOAD of the grant's blob; the client asks for the blob through the job's own pointer, so it keeps
@@ -34,6 +36,11 @@
 #define HSM_PACKETS_IN_FLIGHT 2
 /* A smaller share than this is not worth a wake. */
 #define HSM_SHARE_MIN 8
+/* What a worker has before it is some milliseconds of work, so that a signature need not wait
+ * longer.
+ */
+#define HSM_CONVERTS_MAX 32
+#define HSM_SIGNS_FIRST	 8
 /* About what an unwrapping costs, in conversions. */
 #define HSM_STEAL_MIN	   16
 #define HSM_SUSPECT_LOSSES 3

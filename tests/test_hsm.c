@@ -616,6 +616,21 @@ static void expect_done(const struct test_job *t, enum hsm_status status)
 		expect_right(&t->job);
 }
 
+/* The first n jobs are done, those of a kind in the order in which they were submitted. */
+static void expect_order(struct fixture_client *self, unsigned n)
+{
+	unsigned next[2] = { 0 };
+
+	for (unsigned i = 0; i < n; i++) {
+		struct test_job *t = &self->jobs[i];
+		unsigned *at = &next[t->job.op == HSM_SIGN];
+
+		expect_done(t, HSM_OK);
+		ASSERT_GE(t->done_at, *at);
+		*at = t->done_at + 1;
+	}
+}
+
 TEST_F(client, answers_in_order)
 {
 	fake_up(&self->fakes[0], self->c, 0);
@@ -623,11 +638,31 @@ TEST_F(client, answers_in_order)
 		submit(self, i, i % 3 ? HSM_CONVERT : HSM_SIGN, 2 * (i % 5));
 	while (fake_take(&self->fakes[0], self->c, 0))
 		fake_reply(&self->fakes[0], self->c, 0, HSM_OK);
-	for (unsigned i = 0; i < 30; i++) {
-		expect_done(&self->jobs[i], HSM_OK);
-		ASSERT_EQ(self->jobs[i].done_at, i);
-	}
+	expect_order(self, 30);
 	ASSERT_FALSE(hsm_client_has_work(self->c));
+}
+
+/* A signature passes conversions that wait, but a flood of them does not keep conversions out. */
+TEST_F(client, signatures_go_first)
+{
+	unsigned n = 0;
+
+	fake_up(&self->fakes[0], self->c, 0);
+	for (; n < 100; n++)
+		submit(self, n, HSM_CONVERT, 2);
+	for (; n < 150; n++)
+		submit(self, n, HSM_SIGN, 0);
+	ASSERT_NE(fake_take(&self->fakes[0], self->c, 0), 0);
+	fake_reply(&self->fakes[0], self->c, 0, HSM_OK);
+	for (unsigned i = 0; i < HSM_SIGNS_FIRST; i++)
+		ASSERT_EQ(self->jobs[100 + i].done_at, i);
+	ASSERT_EQ(self->jobs[100 + HSM_SIGNS_FIRST].n_done, 0);
+	ASSERT_EQ(self->jobs[0].done_at, HSM_SIGNS_FIRST);
+	ASSERT_EQ(self->jobs[HSM_CONVERTS_MAX - 1].n_done, 1);
+	ASSERT_EQ(self->jobs[HSM_CONVERTS_MAX].n_done, 0);
+	while (fake_take(&self->fakes[0], self->c, 0))
+		fake_reply(&self->fakes[0], self->c, 0, HSM_OK);
+	expect_order(self, n);
 }
 
 TEST_F(client, loads_before_first_convert)
@@ -760,10 +795,7 @@ TEST_F(client, requeues_in_order_when_a_worker_is_lost)
 	fake_up(&self->fakes[1], self->c, 1);
 	while (fake_take(&self->fakes[1], self->c, 1))
 		fake_reply(&self->fakes[1], self->c, 1, HSM_OK);
-	for (unsigned i = 0; i < 200; i++) {
-		expect_done(&self->jobs[i], HSM_OK);
-		ASSERT_EQ(self->jobs[i].done_at, i);
-	}
+	expect_order(self, 200);
 }
 
 TEST_F(client, forgets_before_any_later_job)

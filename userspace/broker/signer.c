@@ -183,12 +183,37 @@ static struct publish publish_of(const struct delivery *d, struct bytes head)
 	};
 }
 
-/* Takes up to SIGNER_BATCH_MAX of what is ready. */
-static void gather(struct broker *b, struct signer_request *r)
+/* How many the next batch has. */
+static unsigned batch_size(const struct signer *s)
+{
+	struct list *pos;
+	unsigned n = 0;
+
+	list_for_each(pos, &s->ready) {
+		if (++n == SIGNER_BATCH_MAX)
+			break;
+	}
+	return n;
+}
+
+/* Room for a batch of n. */
+static bool make_room(struct broker *b, struct signer_request *r, unsigned n)
+{
+	size_t nodes = merkle_nodes((uint16_t)n) * sizeof(*r->nodes);
+
+	r->nodes = pool_alloc(&b->pool, nodes + n * sizeof(struct delivery *));
+	if (!r->nodes)
+		return false;
+	r->deliveries = (void *)((uint8_t *)r->nodes + nodes);
+	return true;
+}
+
+/* Takes the first n of what is ready. */
+static void gather(struct broker *b, struct signer_request *r, unsigned n)
 {
 	struct delivery *d;
 
-	while (r->n < SIGNER_BATCH_MAX && (d = delivery_first_waiting(&b->signer.ready))) {
+	while (r->n < n && (d = delivery_first_waiting(&b->signer.ready))) {
 		list_del(&d->sealed->wait);
 		d->sealed->batch = r;
 		d->sealed->batch_index = (uint16_t)r->n;
@@ -219,19 +244,17 @@ void signer_turn(struct broker *b)
 	struct signer *s = &b->signer;
 
 	while (!list_empty(&s->ready) && s->batches_out < SIGNER_BATCHES_OUT) {
+		unsigned n = batch_size(s);
 		struct signer_request *r = pool_zalloc(&b->pool, sizeof(*r));
 		uint8_t digest[HASH_BYTES];
 
-		if (r)
-			r->nodes =
-				pool_alloc(&b->pool, merkle_nodes(SIGNER_BATCH_MAX) * HASH_BYTES);
-		if (!r || !r->nodes) {
+		if (!r || !make_room(b, r, n)) {
 			pool_free(&b->pool, r);
 			b->starved = true; /* they stay ready */
 			return;
 		}
 		s->batches_out++;
-		gather(b, r);
+		gather(b, r, n);
 		b->stats.signed_deliveries += r->n;
 		batch_digest(r, digest);
 		submit(b, r, digest);

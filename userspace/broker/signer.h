@@ -22,7 +22,8 @@ struct broker;
 struct broker_conn;
 struct delivery;
 
-#define SIGNER_BATCH_MAX   64
+/* Past some hundred the token's share of a delivery is less than what the longer path costs. */
+#define SIGNER_BATCH_MAX   256
 #define SIGNER_BATCHES_OUT 2
 /* Above this no new client is challenged (CONNACK 3): strangers cannot fill the token's queue. */
 #define SIGNER_CONTROLS_OUT_MAX 1024
@@ -40,7 +41,7 @@ struct signer_request {
 	bool opens;	 /* the session is open once it is sent (auth/result) */
 	/* A batch. */
 	unsigned n;
-	struct delivery *deliveries[SIGNER_BATCH_MAX]; /* NULL: gone meanwhile */
+	struct delivery **deliveries; /* NULL: gone meanwhile; behind nodes, in the same block */
 	uint8_t (*nodes)[32];
 };
 
