@@ -79,9 +79,9 @@ def one_to_two(scope, qos):
 
 @tap.test
 def suite_1():
-    "suite 1, QoS 0 and 1: a device's lines reach two receivers, in order"
-    one_to_two("plant", 0)
-    one_to_two("plant", 1)
+    "suite 1, QoS 0, 1 and 2: a device's lines reach two receivers, in order"
+    for qos in (0, 1, 2):
+        one_to_two("plant", qos)
 
 
 @tap.test
@@ -111,12 +111,13 @@ def sizes():
 @tap.test
 def qos_matrix():
     "a delivery's QoS is the lower one of its PUBLISH and its subscription"
-    for sub_qos in (0, 1):
+    for sub_qos in (0, 1, 2):
         sub = Sub(g, "rx-1", "plant/qos", qos=sub_qos)
-        for pub_qos in (0, 1):
+        for pub_qos in (0, 1, 2):
             pub_ok(g, "dev-1", "plant/qos", "-q", str(pub_qos), "-m", "q%d" % pub_qos)
-        got = {m["payload"]: m["qos"] for m in sub.wait_messages(2)}
-        tap.equal(got, {"q0": 0, "q1": min(1, sub_qos)}, "QoS at a subscription of %d" % sub_qos)
+        got = {m["payload"]: m["qos"] for m in sub.wait_messages(3)}
+        tap.equal(got, {"q%d" % q: min(q, sub_qos) for q in (0, 1, 2)},
+                  "QoS at a subscription of %d" % sub_qos)
         sub.stop()
 
 

@@ -5,7 +5,16 @@
  *
  * Each connection is a fresh struct mosquitto. An old one would repeat its unacknowledged messages
  * right behind CONNACK, before authentication, which ends the connection (PROTOCOL 5); so who
- * publishes keeps them, and publishes them again from opened().
+ * publishes keeps them, and publishes them again from opened(). At QoS 2 this begins a new exchange
+ * under a new packet id, in whichever state the old one was: the counter, not the packet id, is
+ * what the broker knows a message by (PROTOCOL 4).
+ *
+ * At QoS 2 the library keeps what came until PUBREL and hands it over then. With the object goes
+ * what lies between PUBREC and PUBREL; in a session that outlives the connection the broker would
+ * send PUBREL alone, and the message would be lost. The object cannot be kept either: 2.0 does not
+ * know a PUBLISH that is repeated [MQTT-4.4.0-1] by its packet id, keeps both, and at PUBREL hands
+ * over the first; the second then stands in the way of the next message with that id. So a session
+ * that is kept is subscribed to at QoS 0 or 1, and repeated messages are known by their counters.
  *
  * libmosquitto 2.0 sends a message's PUBACK before it hands the message over. A nack of ours
  * therefore comes after it, and the broker answers it if it still can.
@@ -48,7 +57,7 @@ struct link_handler {
 	/* MESSAGE, REPLAYED, UNOPENED, ERROR, REPORTED, IGNORED. */
 	void (*event)(void *ctx, const struct ssdtf_packet *packet,
 		      const struct ssdtf_event *event);
-	/* QoS 0: written. QoS 1: acknowledged. May come before link_publish() returns. */
+	/* QoS 0: written. QoS 1: PUBACK. QoS 2: PUBCOMP. May come before link_publish() returns. */
 	void (*published)(void *ctx, int mid);
 	/* SUBACK; a granted QoS of 0x80 is a refusal. */
 	void (*subscribed)(void *ctx, int n, const int *granted);

@@ -95,11 +95,12 @@ static const char usage_common[] =
 	"                        signing.pem, a receiver's encryption.pem; state is kept there\n"
 	"  -h, --host HOST       the broker (localhost)\n"
 	"  -p, --port PORT       its port (1883)\n"
-	"  -q, --qos N           0 (the default) or 1\n"
+	"  -q, --qos N           0 (the default), 1 or 2\n"
 	"  -i, --id ID           refuse a bundle for another id\n"
 	"  -k, --keepalive S     seconds between pings (60)\n"
 	"  -c, --disable-clean-session\n"
-	"                        keep the session at the broker after disconnecting\n"
+	"                        keep the session at the broker after disconnecting (for a\n"
+	"                        subscriber with -q 0 or 1)\n"
 	"  -d, --debug           say what happens, authentication too\n"
 	"  --quiet               errors only\n"
 	"  --retry S             give up after so many seconds without a session (30; a\n"
@@ -199,7 +200,7 @@ static bool take_will(int c, char *arg, struct options *o)
 		o->link.will_payload = bytes_str(arg);
 		return true;
 	case LONG_WILL_QOS:
-		o->link.will_qos = (uint8_t)number("--will-qos", arg, 0, 1);
+		o->link.will_qos = (uint8_t)number("--will-qos", arg, 0, 2);
 		return true;
 	case LONG_WILL_RETAIN:
 		o->link.will_retain = true;
@@ -256,7 +257,7 @@ static bool take_common(int c, char *arg, struct options *o)
 		add_topic(o, arg);
 		return true;
 	case 'q':
-		o->qos = (uint8_t)number("-q", arg, 0, 1);
+		o->qos = (uint8_t)number("-q", arg, 0, 2);
 		return true;
 	case 'd':
 		o->debug = true;
@@ -376,6 +377,11 @@ static void check(enum options_program program, const struct options *o)
 		exit_with(EX_USAGE, "one of -m, -f, -l, -s or -n is missing");
 	if (o->source == OPTIONS_SOURCE_LINES && o->times > 1)
 		exit_with(EX_USAGE, "--repeat does not go with -l");
+	/* link.h says why. */
+	if (program == OPTIONS_SUB && o->qos == 2 && !l->clean_session)
+		exit_with(EX_USAGE, "-q 2 does not go with -c: a message between PUBREC and PUBREL "
+				    "would be lost with the connection. At -q 1 each comes once, "
+				    "too: its counter sees to that");
 	check_topics(program, o);
 }
 

@@ -3,10 +3,10 @@
  * ssdtf-pub: seals, signs and publishes.
  *
  *   input --> outbox --batch_seal--> libmosquitto --> broker
- *               ^ PUBACK, $SSDTF/error, connection lost
+ *               ^ PUBACK or PUBCOMP, $SSDTF/error, connection lost
  *
- * A QoS 1 message is kept until it is acknowledged, over any number of reconnects. The end waits
- * for all acknowledgements; what is missing then is said, and is in the exit code.
+ * A message of QoS 1 or 2 is kept until it is acknowledged, over any number of reconnects. The end
+ * waits for all acknowledgements; what is missing then is said, and is in the exit code.
  */
 #include <errno.h>
 #include <fcntl.h>
