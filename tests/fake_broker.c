@@ -5,29 +5,55 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/fake_check.h"
 #include "tests/harness.h"
 #include "userspace/crypto/hash.h"
 
 #define SETTLE_ROUNDS_MAX 10000
 #define PASS_STEP_MS	  10
+#define CHECK_MAX	  500  /* sessions and messages, above which a look at all takes too long */
 #define UNWRITTEN	  0xee /* what out() hands over: a byte that was not filled shows */
 
 /* --- what the engine calls -------------------------------------------------------------------- */
 
+unsigned fake_inside;
+
+/* The engine runs, as far as whoever counts its allocations is concerned. */
+#define ENGINE(what)           \
+	do {                   \
+		fake_inside++; \
+		what;          \
+		fake_inside--; \
+	} while (0)
+
 static void *grow(void *block, size_t n)
 {
-	void *bigger = realloc(block, n);
+	unsigned inside = fake_inside;
+	void *bigger;
 
+	fake_inside = 0;
+	bigger = realloc(block, n);
+	fake_inside = inside;
 	if (!bigger)
 		abort();
 	return bigger;
+}
+
+/* What out() gave is to be filled before the next op is called; no packet begins like this. */
+static struct fake_broker *called(void *io)
+{
+	struct fake_broker *f = io;
+
+	ASSERT_TRUE(!f->out_conn || f->out_conn->out[f->out_at] != UNWRITTEN);
+	f->out_conn = NULL;
+	return f;
 }
 
 static struct fake_conn *alive(void *io, void *conn_io)
 {
 	struct fake_conn *c = conn_io;
 
-	ASSERT_TRUE(c->fake == io);
+	ASSERT_TRUE(c->fake == called(io));
 	ASSERT_TRUE(c->engine != NULL);
 	return c;
 }
@@ -49,10 +75,27 @@ static uint8_t *op_out(void *io, void *conn_io, size_t n)
 		c->out = grow(c->out, c->out_room);
 	}
 	memset(c->out + c->out_n, UNWRITTEN, n);
+	c->fake->out_conn = c;
+	c->fake->out_at = c->out_n;
 	c->out_n += n;
 	if (!c->stalled)
 		c->sent = c->out_n;
 	return c->out + c->out_n - n;
+}
+
+/* Taken at once, and given back at once. */
+static uint8_t *op_out_shared(void *io, void *conn_io, size_t n, struct bytes shared, void *handle)
+{
+	struct fake_broker *f = io;
+	struct fake_conn *c = alive(io, conn_io);
+	uint8_t *out = op_out(io, conn_io, n + shared.n);
+
+	if (!out)
+		return NULL;
+	memcpy(out + n, shared.p, shared.n);
+	f->n_shared++;
+	broker_unshare(f->engine, handle);
+	return c->out + c->out_n - n - shared.n;
 }
 
 static size_t op_backlog(void *io, void *conn_io)
@@ -79,7 +122,7 @@ static void op_pause(void *io, void *conn_io, bool paused)
 
 static void op_verify(void *io, struct broker_verify *job)
 {
-	struct fake_broker *f = io;
+	struct fake_broker *f = called(io);
 
 	ASSERT_LT(f->n_verify, FAKE_JOBS_MAX);
 	for (unsigned i = 0; i < f->n_verify; i++)
@@ -89,7 +132,7 @@ static void op_verify(void *io, struct broker_verify *job)
 
 static void op_token(void *io, struct broker_token_job *job)
 {
-	struct fake_broker *f = io;
+	struct fake_broker *f = called(io);
 
 	ASSERT_LT(f->n_token, FAKE_JOBS_MAX);
 	for (unsigned i = 0; i < f->n_token; i++)
@@ -99,14 +142,14 @@ static void op_token(void *io, struct broker_token_job *job)
 
 static void op_forget(void *io, const uint8_t grant_id[GRANT_ID_BYTES])
 {
-	struct fake_broker *f = io;
+	struct fake_broker *f = called(io);
 
 	memcpy(f->forgotten[f->n_forgotten++ % FAKE_FORGET_MAX], grant_id, GRANT_ID_BYTES);
 }
 
 static void op_commit(void *io, const struct broker_commit *commit)
 {
-	struct fake_broker *f = io;
+	struct fake_broker *f = called(io);
 
 	ASSERT_TRUE(f->commit == NULL); /* at most one is out */
 	f->commit = commit;
@@ -114,7 +157,7 @@ static void op_commit(void *io, const struct broker_commit *commit)
 
 static void op_note(void *io, const char *event, const char *client_id, const char *what)
 {
-	struct fake_broker *f = io;
+	struct fake_broker *f = called(io);
 
 	snprintf(f->last_event, sizeof(f->last_event), "%s", event);
 	snprintf(f->last_what, sizeof(f->last_what), "%s: %s", client_id, what);
@@ -122,7 +165,7 @@ static void op_note(void *io, const char *event, const char *client_id, const ch
 
 static void op_ban(void *io, const struct admission_source *source, uint64_t ms)
 {
-	struct fake_broker *f = io;
+	struct fake_broker *f = called(io);
 
 	f->n_bans++;
 	f->last_ban = *source;
@@ -131,6 +174,7 @@ static void op_ban(void *io, const struct admission_source *source, uint64_t ms)
 
 static const struct broker_ops ops = {
 	.out = op_out,
+	.out_shared = op_out_shared,
 	.backlog = op_backlog,
 	.close = op_close,
 	.pause = op_pause,
@@ -268,7 +312,7 @@ struct fake_conn *fake_try_open(struct fake_broker *f)
 	if (!c)
 		abort();
 	c->fake = f;
-	c->engine = broker_conn_open(f->engine, c, f->from);
+	ENGINE(c->engine = broker_conn_open(f->engine, c, f->from));
 	if (!c->engine) {
 		free(c);
 		return NULL;
@@ -295,7 +339,7 @@ void fake_input(struct fake_conn *c, struct bytes in)
 	if (in.n)
 		memcpy(copy, in.p, in.n);
 	if (c->engine)
-		broker_conn_input(c->engine, bytes_of(copy, in.n));
+		ENGINE(broker_conn_input(c->engine, bytes_of(copy, in.n)));
 	free(copy);
 }
 
@@ -305,7 +349,7 @@ void fake_hang_up(struct fake_conn *c)
 
 	c->engine = NULL;
 	if (engine)
-		broker_conn_closed(engine);
+		ENGINE(broker_conn_closed(engine));
 }
 
 void fake_drain(struct fake_conn *c, size_t n)
@@ -315,7 +359,7 @@ void fake_drain(struct fake_conn *c, size_t n)
 
 	c->sent += n < unsent(c) ? n : unsent(c);
 	if (was_full && unsent(c) < soft && c->engine)
-		broker_conn_drained(c->engine);
+		ENGINE(broker_conn_drained(c->engine));
 }
 
 void fake_unstall(struct fake_conn *c)
@@ -360,7 +404,7 @@ bool fake_run_verify(struct fake_broker *f)
 		return false;
 	memmove(f->verify, f->verify + 1, --f->n_verify * sizeof(job));
 	broker_verify_run(job);
-	broker_verify_done(f->engine, job);
+	ENGINE(broker_verify_done(f->engine, job));
 	return true;
 }
 
@@ -431,7 +475,7 @@ bool fake_run_token(struct fake_broker *f)
 		convert(f, job);
 	else
 		sign(f, job);
-	broker_token_done(f->engine, job);
+	ENGINE(broker_token_done(f->engine, job));
 	return true;
 }
 
@@ -483,7 +527,7 @@ bool fake_run_commit(struct fake_broker *f)
 		return false;
 	f->commit = NULL;
 	if (f->commit_error) {
-		broker_commit_done(f->engine, f->commit_error);
+		ENGINE(broker_commit_done(f->engine, f->commit_error));
 		return true;
 	}
 	for (unsigned i = 0; i < c->n_replay; i++)
@@ -495,7 +539,7 @@ bool fake_run_commit(struct fake_broker *f)
 	if (c->bundle_serial)
 		s->bundle_serial = c->bundle_serial;
 	s->commits++;
-	broker_commit_done(f->engine, 0);
+	ENGINE(broker_commit_done(f->engine, 0));
 	return true;
 }
 
@@ -512,7 +556,8 @@ const struct replay_window *fake_stored_window(const struct fake_broker *f, cons
 void fake_turn(struct fake_broker *f)
 {
 	broker_time(f->engine, f->mono_ms, f->wall_ms);
-	broker_turn(f->engine);
+	ENGINE(broker_turn(f->engine));
+	(void)called(f);
 }
 
 /* All that is out now. True where there was something to do. */
@@ -538,6 +583,8 @@ void fake_settle(struct fake_broker *f)
 		ASSERT_LT(rounds++, SETTLE_ROUNDS_MAX);
 		fake_turn(f);
 	} while (work(f) || broker_wait_ms(f->engine) == 0);
+	if (fake_stats(f).queued <= CHECK_MAX && fake_stats(f).sessions <= CHECK_MAX)
+		fake_check_settled(f);
 }
 
 void fake_pass(struct fake_broker *f, uint64_t ms)

@@ -83,6 +83,9 @@ struct fake_broker {
 	int commit_error;
 	unsigned wrong_converts; /* so many next conversions come out wrong */
 
+	struct fake_conn *out_conn; /* what out() gave last, */
+	size_t out_at;		    /* and that may not be filled yet */
+
 	struct fake_store store;
 	uint8_t forgotten[FAKE_FORGET_MAX][GRANT_ID_BYTES];
 	unsigned n_forgotten;
@@ -91,8 +94,13 @@ struct fake_broker {
 	uint8_t from[16]; /* the address of whoever connects; 192.0.2.1 */
 	struct admission_source last_ban;
 	uint64_t last_ban_ms;
-	unsigned n_bans; /* and ends of bans */
+	unsigned n_shared; /* calls of out_shared() */
+	unsigned n_bans;   /* and ends of bans */
 };
+
+/* Above 0 while the engine runs, and not what it calls: for a test that counts its allocations, or
+ * lets them fail. */
+extern unsigned fake_inside;
 
 /* A plain broker, or one with SSDTF and admission; limits as broker_limits_default(). */
 struct fake_broker *fake_new(bool plain);

@@ -119,6 +119,36 @@ TEST_F(plain, qos_0_and_1)
 	ASSERT_EQ(fake_stats(self->fake).delivered, ARRAY_SIZE(rows));
 }
 
+/* From some size on payloads are pointed at; nobody can tell, in whatever form he takes them. */
+TEST_F(plain, payloads_of_any_size)
+{
+	static const size_t sizes[] = { 0, 1, 4095, 4096, 4097, 200000 };
+	static uint8_t payload[200000];
+	struct mqtt_publish p, got;
+
+	for (size_t i = 0; i < sizeof(payload); i++)
+		payload[i] = (uint8_t)harness_random();
+	ASSERT_TRUE(client_up(&self->a) && client_up(&self->b));
+	ASSERT_EQ(client_subscribe(&self->a, "t", 2), 2);
+	ASSERT_EQ(client_subscribe(&self->b, "t", 0), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		p = (struct mqtt_publish){ .qos = 1,
+					   .packet_id = (uint16_t)(1 + i),
+					   .topic = bytes_str("t"),
+					   .payload = bytes_of(payload, sizes[i]) };
+		client_send_publish(&self->a, &p);
+		fake_settle(self->fake);
+		ASSERT_TRUE(client_got_publish(&self->b, &got));
+		ASSERT_TRUE(bytes_equal(got.payload, p.payload) && got.qos == 0);
+		ASSERT_TRUE(client_got_publish(&self->a, &got));
+		ASSERT_TRUE(bytes_equal(got.payload, p.payload) && got.qos == 1);
+		ASSERT_TRUE(bytes_equal(got.topic, p.topic) && !got.dup && !got.retain);
+		client_send_ack(&self->a, MQTT_PUBACK, got.packet_id);
+		ASSERT_TRUE(client_got_ack(&self->a, MQTT_PUBACK, p.packet_id));
+	}
+	ASSERT_EQ(self->fake->n_shared, 2 * 3);
+}
+
 TEST_F(plain, own_messages_come_back)
 {
 	ASSERT_TRUE(client_up(&self->a));

@@ -243,8 +243,47 @@ static size_t bytes_of_send(const struct output_send *s)
 	return n;
 }
 
+#define SHARED_MAX 4096
+
+/* What was shared, and is not yet given back. */
+struct sharing {
+	uint8_t *memory[SHARED_MAX];
+	unsigned n, n_out;
+};
+
+static void on_unshare(void *ctx, void *handle)
+{
+	struct sharing *s = ctx;
+	uint8_t **memory = handle;
+
+	ASSERT_TRUE(memory >= s->memory && memory < s->memory + s->n && *memory);
+	free(*memory);
+	*memory = NULL;
+	s->n_out--;
+}
+
+/* A piece and a shared one behind it. */
+static size_t put_shared(struct output *o, struct output_budget *b, uint64_t at)
+{
+	struct sharing *s = b->ctx;
+	size_t head = 1 + harness_random() % 100, n = 1 + harness_random() % 90000;
+	uint8_t *p;
+
+	ASSERT_LT(s->n, SHARED_MAX);
+	s->memory[s->n] = malloc(n);
+	ASSERT_TRUE(s->memory[s->n]);
+	fill(s->memory[s->n], n, at + head);
+	p = output_reserve_shared(o, b, head, bytes_of(s->memory[s->n], n), &s->memory[s->n]);
+	ASSERT_TRUE(p);
+	s->n++;
+	s->n_out++;
+	fill(p, head, at);
+	return head + n;
+}
+
 TEST(output_is_sent_once_and_in_order_however_short_the_sends)
 {
+	static struct sharing sharing;
 	struct output_budget budget = { .bytes_max = 1 << 30 };
 	uint64_t put = 0, sent = 0;
 	struct output_send s;
@@ -253,6 +292,8 @@ TEST(output_is_sent_once_and_in_order_however_short_the_sends)
 
 	pool_init(&pool);
 	budget.pool = &pool;
+	budget.unshare = on_unshare;
+	budget.ctx = &sharing;
 	output_init(&o);
 	while (sent < 20 << 20) {
 		size_t taken;
@@ -260,8 +301,11 @@ TEST(output_is_sent_once_and_in_order_however_short_the_sends)
 		/* More comes while one is out, as a rule; sometimes far more than it can hold. */
 		for (uint64_t n = harness_random() % 40; n && put < 20 << 20; n--) {
 			size_t piece = 1 + harness_random() % (harness_random() % 8 ? 300 : 90000);
-			uint8_t *p = output_reserve(&o, &budget, piece);
+			uint8_t *p;
 
+			if (harness_random() % 16 == 0)
+				put += put_shared(&o, &budget, put);
+			p = output_reserve(&o, &budget, piece);
 			ASSERT_TRUE(p);
 			fill(p, piece, put);
 			put += piece;
@@ -279,9 +323,46 @@ TEST(output_is_sent_once_and_in_order_however_short_the_sends)
 		output_sent(&o, &budget, taken);
 		sent += taken;
 	}
-	output_deinit(&o, &budget);
+	if (sharing.n < SHARED_MAX)
+		put_shared(&o, &budget, put);
+	output_deinit(&o, &budget); /* what it still held is given back, too */
+	ASSERT_GT(sharing.n, 0);
+	ASSERT_EQ(sharing.n_out, 0);
 	ASSERT_EQ(budget.bytes, 0);
 	ASSERT_EQ(pool.bytes_out, 0);
+	pool_deinit(&pool);
+}
+
+/* Room follows what comes: a connection that is sent much in a turn gets it in one piece, and one
+ * that is sent little holds little. */
+TEST(output_chunks_follow_the_load)
+{
+	struct output_budget budget = { .bytes_max = 1 << 30 };
+	struct output_send s;
+	struct pool pool;
+	struct output o;
+
+	pool_init(&pool);
+	budget.pool = &pool;
+	output_init(&o);
+	ASSERT_TRUE(output_reserve(&o, &budget, 10));
+	ASSERT_LE(pool.bytes_out, OUTPUT_CHUNK_BYTES_MIN);
+	for (unsigned turn = 0; turn < 40; turn++) {
+		for (unsigned i = 0; i < 100; i++)
+			ASSERT_TRUE(output_reserve(&o, &budget, 80));
+		ASSERT_TRUE(output_next(&o, &budget, &s));
+		if (turn >= 20)
+			ASSERT_FALSE(s.message);
+		output_sent(&o, &budget, bytes_of_send(&s));
+	}
+	for (unsigned turn = 0; turn < 60; turn++) {
+		ASSERT_TRUE(output_reserve(&o, &budget, 80));
+		ASSERT_TRUE(output_next(&o, &budget, &s));
+		if (turn == 59)
+			ASSERT_LE(pool.bytes_out, OUTPUT_CHUNK_BYTES_MIN);
+		output_sent(&o, &budget, s.n);
+	}
+	output_deinit(&o, &budget);
 	pool_deinit(&pool);
 }
 

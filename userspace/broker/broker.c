@@ -137,6 +137,11 @@ void broker_time(struct broker *b, uint64_t mono_ms, uint64_t wall_ms)
 	b->wall_ms = wall_ms;
 }
 
+void broker_unshare(struct broker *b, void *handle)
+{
+	message_put(&b->pool, handle);
+}
+
 void broker_token_done(struct broker *b, struct broker_token_job *job)
 {
 	if (job->op == BROKER_TOKEN_CONVERT)

@@ -131,6 +131,10 @@ struct broker_ops {
 	/* n bytes at the end of the connection's output, to be filled before the next call of an
 	 * op. NULL: no memory or far over its limit; the engine then closes the connection. */
 	uint8_t *(*out)(void *io, void *conn_io, size_t n);
+	/* The same, and behind them bytes that stay where they are until broker_unshare(handle):
+	 * what many are sent alike need not be copied for each. */
+	uint8_t *(*out_shared)(void *io, void *conn_io, size_t n, struct bytes shared,
+			       void *handle);
 	/* Bytes handed to out() that the peer's kernel has not taken yet. */
 	size_t (*backlog)(void *io, void *conn_io);
 	/* Send what out() took, then close. The engine has forgotten the connection. */
@@ -170,6 +174,9 @@ void broker_conn_input(struct broker_conn *c, struct bytes in);
 void broker_conn_drained(struct broker_conn *c);
 /* The peer is gone. The engine forgets the connection (and publishes its Will). */
 void broker_conn_closed(struct broker_conn *c);
+
+/* What out_shared() took was sent, or dropped. May come at any time, from within an op too. */
+void broker_unshare(struct broker *b, void *handle);
 
 void broker_verify_done(struct broker *b, struct broker_verify *job);
 void broker_token_done(struct broker *b, struct broker_token_job *job);

@@ -269,6 +269,7 @@ static void received(struct broker *b, struct session *s, struct delivery *d)
 	if (nack) /* which waited for this, so d is a recent one */
 		delivery_restart(b, d, nack);
 	message_put(&b->pool, nack);
+	deliveries_advance(b, s); /* what was behind it, if it was being converted again */
 }
 
 static void completed(struct broker *b, struct session *s, uint16_t packet_id)
@@ -319,6 +320,8 @@ static bool reserve_id(struct broker *b, struct session *s)
 {
 	uint32_t hope = b->config.limits.inflight_max;
 
+	if (!outgoing_has_ids(&s->outgoing, s->n_pipeline + 1))
+		return false; /* until something is acknowledged, which starts it again */
 	if (s->n_queued < hope)
 		hope = s->n_queued;
 	if (outgoing_reserve(&b->pool, &s->outgoing, s->n_pipeline + 1, hope))
@@ -389,20 +392,39 @@ static bool may_start(struct broker *b, struct session *s, const struct delivery
 {
 	if (s->n_pipeline >= PIPELINE_MAX)
 		return false;
-	if (d->qos && (s->inflight >= b->config.limits.inflight_max || !reserve_id(b, s)))
+	if (d->qos && s->inflight >= b->config.limits.inflight_max)
+		return false;
+	if (d->qos && !d->packet_id && !reserve_id(b, s))
 		return false;
 	return has_room(b, s);
+}
+
+/* Room in the session's output for what message_form_write() writes; what is shared stands behind
+ * it. NULL: none. */
+static uint8_t *reserve(struct broker *b, struct session *s, struct message *m,
+			const struct message_form *form)
+{
+	struct bytes shared = message_form_shared(m, form);
+	size_t n = form->packet.n - shared.n;
+	uint8_t *out;
+
+	if (!shared.n)
+		return b->ops.out(b->io, s->conn->io, n);
+	out = b->ops.out_shared(b->io, s->conn->io, n, shared, message_get(m));
+	if (!out)
+		message_put(&b->pool, m);
+	return out;
 }
 
 /* A plain delivery: straight onto the connection. False: no room. */
 static bool send_plain(struct broker *b, struct session *s, struct delivery *d)
 {
 	const struct message_form *form = message_form(&b->pool, d->message, d->qos);
-	uint8_t *out = form ? b->ops.out(b->io, s->conn->io, form->packet.n) : NULL;
+	uint8_t *out = form ? reserve(b, s, d->message, form) : NULL;
 
 	if (!out)
 		return false;
-	message_form_write(form, d->dup, d->retain, delivery_packet_id(s, d), out);
+	message_form_write(d->message, form, d->dup, d->retain, delivery_packet_id(s, d), out);
 	delivery_sent(b, d);
 	return true;
 }
@@ -411,11 +433,11 @@ static bool send_plain(struct broker *b, struct session *s, struct delivery *d)
 static bool pass_on(struct broker *b, struct session *s, struct message *m, bool retain)
 {
 	const struct message_form *form = has_room(b, s) ? message_form(&b->pool, m, 0) : NULL;
-	uint8_t *out = form ? b->ops.out(b->io, s->conn->io, form->packet.n) : NULL;
+	uint8_t *out = form ? reserve(b, s, m, form) : NULL;
 
 	if (!out)
 		return false;
-	message_form_write(form, false, retain, 0, out);
+	message_form_write(m, form, false, retain, 0, out);
 	b->stats.delivered++;
 	progress(b, s);
 	return true;

@@ -107,10 +107,17 @@ const struct message_form *message_form(struct pool *pool, struct message *m, ui
 	return form;
 }
 
-void message_form_write(const struct message_form *form, bool dup, bool retain, uint16_t packet_id,
-			uint8_t *out)
+struct bytes message_form_shared(const struct message *m, const struct message_form *form)
 {
-	memcpy(out, form->packet.p, form->packet.n);
+	size_t n = m->payload.n >= MESSAGE_SHARED_BYTES_MIN ? m->payload.n : 0;
+
+	return bytes_of(form->packet.p + form->packet.n - n, n);
+}
+
+void message_form_write(const struct message *m, const struct message_form *form, bool dup,
+			bool retain, uint16_t packet_id, uint8_t *out)
+{
+	memcpy(out, form->packet.p, form->packet.n - message_form_shared(m, form).n);
 	out[0] = mqtt_publish_first(form->qos, retain, dup);
 	if (form->id_at) {
 		out[form->id_at] = (uint8_t)(packet_id >> 8);

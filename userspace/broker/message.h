@@ -54,9 +54,15 @@ void message_put(struct pool *pool, struct message *m); /* NULL is fine */
 /* Plain: its encoding at this QoS, made when it is first asked for. NULL: no memory. */
 const struct message_form *message_form(struct pool *pool, struct message *m,
 					uint8_t qos) must_check;
-/* The PUBLISH of form->packet.n bytes. */
-void message_form_write(const struct message_form *form, bool dup, bool retain, uint16_t packet_id,
-			uint8_t *out);
+/* From this size on, payloads are not copied into each receiver's output but pointed at: below, a
+ * copy is cheaper than a second piece to send. */
+#define MESSAGE_SHARED_BYTES_MIN 4096
+
+/* What of a form is not copied: its payload, or nothing. */
+struct bytes message_form_shared(const struct message *m, const struct message_form *form);
+/* The PUBLISH in this form, but for what is shared. */
+void message_form_write(const struct message *m, const struct message_form *form, bool dup,
+			bool retain, uint16_t packet_id, uint8_t *out);
 
 /* What a queue counts it as. */
 size_t message_bytes(const struct message *m);

@@ -263,24 +263,58 @@ void signer_turn(struct broker *b)
 
 /* --- what the token signed goes out ----------------------------------------------------------- */
 
+static size_t trailer_bytes(const struct signer_request *r, unsigned index)
+{
+	if (r->n == 1)
+		return PUBLISH_TRAILER_1_BYTES;
+	return PUBLISH_TRAILER_2_BYTES(merkle_path_len((uint16_t)index, (uint16_t)r->n));
+}
+
+static void write_trailer(const struct signer_request *r, unsigned index, struct bytes_writer *w)
+{
+	struct merkle m = { .nodes = r->nodes, .size = (uint16_t)r->n };
+
+	if (r->n == 1)
+		publish_write_trailer_1(r->job.output, w);
+	else
+		publish_write_trailer_2(r->job.output, &m, (uint16_t)index, w);
+}
+
+/* Room for n bytes of it; a ciphertext that is not small is not copied but stands behind them.
+ * NULL: the connection ended. */
+static uint8_t *reserve(struct broker *b, const struct delivery *d, size_t n, bool shared)
+{
+	struct broker_conn *c = d->session->conn;
+	struct message *m;
+	uint8_t *out;
+
+	if (!shared)
+		return conn_out(c, n);
+	m = message_get(d->message);
+	out = b->ops.out_shared(b->io, c->io, n, m->sealed->envelope.ct, m);
+	if (!out) {
+		message_put(&b->pool, m);
+		conn_fail(c, "its output is full");
+	}
+	return out;
+}
+
 static void send_delivery(struct broker *b, struct signer_request *r, struct delivery *d)
 {
+	const unsigned index = d->sealed->batch_index;
 	uint8_t head_buf[HEAD_BYTES_MAX];
 	struct bytes head = head_of(d, head_buf);
 	struct bytes ct = d->message->sealed->envelope.ct;
-	struct merkle m = { .nodes = r->nodes, .size = (uint16_t)r->n };
-	size_t trailer = r->n == 1 ? PUBLISH_TRAILER_1_BYTES
-				   : PUBLISH_TRAILER_2_BYTES(merkle_path_len(d->sealed->batch_index,
-									     (uint16_t)r->n));
-	size_t payload = head.n + ct.n + trailer;
+	bool shared = ct.n >= MESSAGE_SHARED_BYTES_MIN;
+	size_t trailer = trailer_bytes(r, index), payload = head.n + ct.n + trailer;
 	struct mqtt_publish p = {
 		.dup = d->dup,
 		.retain = d->retain,
 		.qos = d->qos,
 		.topic = d->message->topic,
 	};
-	size_t n = mqtt_publish_bytes(p.topic.n, payload, p.qos);
-	uint8_t *out = conn_out(d->session->conn, n);
+	size_t n = mqtt_publish_bytes(p.topic.n, payload, p.qos) - (shared ? ct.n + trailer : 0);
+	uint8_t *out = reserve(b, d, n, shared);
 	struct bytes_writer w;
 
 	if (!out)
@@ -289,11 +323,16 @@ static void send_delivery(struct broker *b, struct signer_request *r, struct del
 	w = bytes_writer_of(out, n);
 	mqtt_encode_publish_head(&p, payload, &w);
 	bytes_write(&w, head);
-	bytes_write(&w, ct);
-	if (r->n == 1)
-		publish_write_trailer_1(r->job.output, &w);
-	else
-		publish_write_trailer_2(r->job.output, &m, d->sealed->batch_index, &w);
+	if (shared) {
+		BUG_ON(w.bad || w.left);
+		out = conn_out(d->session->conn, trailer);
+		if (!out)
+			return;
+		w = bytes_writer_of(out, trailer);
+	} else {
+		bytes_write(&w, ct);
+	}
+	write_trailer(r, index, &w);
 	BUG_ON(w.bad || w.left);
 	delivery_sent(b, d);
 }

@@ -41,6 +41,11 @@ static uint8_t *op_out(void *io, void *conn_io, size_t n)
 	return stream_out(conn_io, n);
 }
 
+static uint8_t *op_out_shared(void *io, void *conn_io, size_t n, struct bytes shared, void *handle)
+{
+	return stream_out_shared(conn_io, n, shared, handle);
+}
+
 static size_t op_backlog(void *io, void *conn_io)
 {
 	return stream_backlog(conn_io);
@@ -102,6 +107,7 @@ static void op_ban(void *io, const struct admission_source *source, uint64_t ms)
 
 const struct broker_ops server_ops = {
 	.out = op_out,
+	.out_shared = op_out_shared,
 	.backlog = op_backlog,
 	.close = op_close,
 	.pause = op_pause,
@@ -151,10 +157,18 @@ static void stream_closed(void *ctx, struct stream *stream, const char *why)
 	broker_conn_closed(stream_user(stream));
 }
 
+static void stream_unshare(void *ctx, void *handle)
+{
+	struct server *s = ctx;
+
+	broker_unshare(s->broker, handle);
+}
+
 const struct stream_events server_stream_events = {
 	.input = stream_input,
 	.drained = stream_drained,
 	.closed = stream_closed,
+	.unshare = stream_unshare,
 };
 
 void server_token_done(void *ctx, struct broker_token_job *job)

@@ -422,7 +422,6 @@ void server_free(struct server *s)
 {
 	give_back_jobs(s);
 	operators_free(s->operators);
-	broker_free(s->broker);
 	admit_free(s->admit);
 	workers_free(s->workers);
 	store_close(s->store);
@@ -433,6 +432,7 @@ void server_free(struct server *s)
 	hsmlink_free(s->hsm);
 	listener_set_deinit(&s->listeners);
 	stream_table_deinit(&s->streams);
+	broker_free(s->broker); /* behind the streams, which may still point into its messages */
 	pool_deinit(&s->pool);
 	close(s->polled[POLLED_SIGNALS].fd);
 	wake_deinit(&s->wake);

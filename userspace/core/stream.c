@@ -56,6 +56,8 @@ int stream_table_init(struct stream_table *t, struct ring *r, struct bufring *b,
 	t->limits = *limits;
 	t->budget.pool = pool;
 	t->budget.bytes_max = limits->output_total;
+	t->budget.unshare = events->unshare;
+	t->budget.ctx = ctx;
 	list_init(&t->free);
 	list_init(&t->dirty);
 	list_init(&t->adjust);
@@ -358,21 +360,40 @@ void stream_pause(struct stream *s, bool paused)
 
 /* --- sending ---------------------------------------------------------------------------------- */
 
-uint8_t *stream_out(struct stream *s, size_t n)
+static bool below_hard(const struct stream *s, size_t n)
+{
+	size_t hard = s->table->limits.output_hard;
+
+	return n <= hard && s->output.bytes <= hard - n;
+}
+
+/* What is at the end is to be sent, where there was room for it. */
+static uint8_t *reserved(struct stream *s, uint8_t *at)
 {
 	struct stream_table *t = s->table;
+
+	if (!at)
+		t->stats.refused_hard++;
+	else if (!s->send_out)
+		want(&t->dirty, &s->dirty);
+	return at;
+}
+
+uint8_t *stream_out(struct stream *s, size_t n)
+{
+	BUG_ON(s->state != STREAM_OPEN);
+	return reserved(s,
+			below_hard(s, n) ? output_reserve(&s->output, &s->table->budget, n) : NULL);
+}
+
+uint8_t *stream_out_shared(struct stream *s, size_t n, struct bytes shared, void *handle)
+{
 	uint8_t *at = NULL;
 
 	BUG_ON(s->state != STREAM_OPEN);
-	if (n <= t->limits.output_hard && s->output.bytes <= t->limits.output_hard - n)
-		at = output_reserve(&s->output, &t->budget, n);
-	if (!at) {
-		t->stats.refused_hard++;
-		return NULL;
-	}
-	if (!s->send_out)
-		want(&t->dirty, &s->dirty);
-	return at;
+	if (shared.n <= s->table->limits.output_hard && below_hard(s, n + shared.n))
+		at = output_reserve_shared(&s->output, &s->table->budget, n, shared, handle);
+	return reserved(s, at);
 }
 
 size_t stream_backlog(const struct stream *s)

@@ -31,13 +31,15 @@
 struct stream;
 
 /* Told from within ring_drain() and stream_table_check(), never from within a stream_*() of the
- * owner. */
+ * owner; but unshare() at any time. */
 struct stream_events {
 	void (*input)(void *ctx, struct stream *s, struct bytes in);
 	/* The kernel took bytes, and the backlog is at or below output_soft. */
 	void (*drained)(void *ctx, struct stream *s);
 	/* It is gone, not by stream_close(); no call for it may follow. why is for people. */
 	void (*closed)(void *ctx, struct stream *s, const char *why);
+	/* Bytes given by stream_out_shared() were sent, or dropped. */
+	void (*unshare)(void *ctx, void *handle);
 };
 
 struct stream_limits {
@@ -101,6 +103,9 @@ void stream_set_user(struct stream *s, void *user);
 void *stream_user(const struct stream *s);
 /* n bytes at the end of its output. NULL: over a limit, or no memory. */
 uint8_t *stream_out(struct stream *s, size_t n) must_check;
+/* The same, and shared behind them, which stays where it is until unshare(handle). */
+uint8_t *stream_out_shared(struct stream *s, size_t n, struct bytes shared,
+			   void *handle) must_check;
 size_t stream_backlog(const struct stream *s);
 void stream_pause(struct stream *s, bool paused);
 /* Sends what there is, then closes. The owner has forgotten it. */
