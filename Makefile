@@ -40,7 +40,7 @@ CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
 # tools/lint reads these lines too.
 LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
 	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
-	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/page bench
+	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/page bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -60,9 +60,10 @@ DEPS_bench/lab := userspace/client/lib userspace/bundle userspace/crypto userspa
 DEPS_bench/flood := bench/lab $(DEPS_bench/lab)
 DEPS_bench/ceiling := bench/lab hsm userspace/broker $(DEPS_bench/lab)
 DEPS_bench/flow := bench/lab $(DEPS_bench/lab)
+DEPS_bench/reach := bench/flow bench/ceiling $(DEPS_bench/ceiling)
 DEPS_bench/page := bench/flow bench/lab $(DEPS_bench/lab)
-DEPS_bench := bench/flood bench/page bench/flow bench/ceiling bench/lab hsm userspace/broker \
-	$(DEPS_bench/lab)
+DEPS_bench := bench/flood bench/page bench/reach bench/flow bench/ceiling bench/lab hsm \
+	userspace/broker $(DEPS_bench/lab)
 
 LIBS_userspace/crypto := -lcrypto
 LIBS_hsm :=
@@ -187,6 +188,7 @@ TEST_OF_test_broker_qos2 := userspace/broker
 TEST_OF_test_broker_walk := userspace/broker
 TEST_OF_test_broker_retained := userspace/broker
 TEST_OF_test_broker_sys := userspace/broker
+TEST_OF_test_broker_memory := userspace/broker
 TEST_OF_test_admission := userspace/broker
 TEST_OF_test_core := userspace/core
 TEST_OF_test_config := userspace/core
@@ -200,6 +202,8 @@ TEST_OF_test_pubsub := userspace/client
 TEST_OF_test_flow := bench/flow
 LIBS_vectors := -ljansson
 LIBS_test_admission := -lbpf
+comma := ,
+LIBS_test_broker_memory := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
 # Other sources of tests/ that a test links: names, or patterns of names.
 WITH_test_broker := fake_*
 WITH_test_broker_auth := fake_*
@@ -211,6 +215,7 @@ WITH_test_broker_qos2 := fake_*
 WITH_test_broker_walk := fake_*
 WITH_test_broker_retained := fake_*
 WITH_test_broker_sys := fake_*
+WITH_test_broker_memory := fake_*
 WITH_test_client := ends
 WITH_test_client_batch := ends
 
@@ -253,16 +258,17 @@ demo: deps ## the main job: devices, gateway and receivers on this machine, in a
 	$(AGAIN) all
 	$(Q)O=$(O) tools/demo
 
-# BENCH: options of compare and grow, such as --rounds 5; without --quick it is hours.
-BENCH_PAGE := $(addprefix $(O)/bench/,compare.json grow.json hsm.json crypto.json)
+# BENCH: options of compare and grow, such as --rounds 5; without --quick it takes twice as long.
+BENCH_PAGE := $(addprefix $(O)/bench/,compare.json grow.json reach.json hsm.json crypto.json)
 bench: BENCH ?= --quick
-bench: deps ## measure against mosquitto, load and ceilings: $(O)/bench/report.html (needs root)
+bench: deps ## measure against mosquitto, load and ceilings; build/bench/report.html (needs root)
 	$(AGAIN) all
 	$(Q)mkdir -p $(O)/bench
 	$(Q)$(O)/ssdtf-bench hsm --json $(O)/bench/hsm.json
 	$(Q)$(O)/ssdtf-bench crypto --json $(O)/bench/crypto.json
 	$(Q)$(O)/ssdtf-bench compare --json $(O)/bench/compare.json $(BENCH)
 	$(Q)$(O)/ssdtf-bench grow --json $(O)/bench/grow.json $(BENCH)
+	$(Q)$(O)/ssdtf-bench reach --json $(O)/bench/reach.json
 	$(Q)$(O)/ssdtf-bench page --out $(O)/bench/report.html $(BENCH_PAGE)
 
 bench-flood: deps ## what floods cost, with the admission filter and without (needs root)

@@ -6,7 +6,13 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "bench/ceiling/ceiling.h"
 #include "bench/flood/flood.h"
+#include "bench/flow/compare.h"
+#include "bench/flow/grow.h"
+#include "bench/flow/run.h"
+#include "bench/page/page.h"
+#include "bench/reach/reach.h"
 #include "userspace/base/log.h"
 
 static const struct command {
@@ -14,8 +20,19 @@ static const struct command {
 	const char *line; /* for --help */
 	int (*run)(int argc, char **argv);
 } commands[] = {
+	{ "run", "one scenario: messages through one broker, plain or sealed", run_main },
+	{ "compare", "ssdtf-broker and mosquitto in turn, in the same scenarios", compare_main },
+	{ "grow", "what a message costs as one thing grows: receivers, payload, load ...",
+	  grow_main },
 	{ "flood", "what floods of bogus connections cost, with the admission filter and without",
 	  flood_main },
+	{ "hsm", "a PKCS#11 token alone: conversions, signatures, unwrapped keys a second",
+	  ceiling_hsm_main },
+	{ "crypto", "the cryptography in one's own process, and what other ways would take",
+	  ceiling_crypto_main },
+	{ "reach", "how much of what the machine can do at most the whole broker reaches",
+	  reach_main },
+	{ "page", "a page with plots out of what the others wrote with --json", page_main },
 };
 
 static int usage(FILE *to, int status)

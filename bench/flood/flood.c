@@ -82,9 +82,10 @@ static int body(struct lab *lab, void *ctx)
 	r->flood.options = o;
 	r->flood.lab = lab;
 	log_info("making a gateway and %u devices", o->devices);
-	site_make(&r->site, lab, o->devices);
+	site_make(&r->site, lab, o->devices, 0);
 	servers_choose(r);
-	site_start_hsmd(&r->site);
+	/* One worker: it has one CPU, which it shares with the broker. */
+	site_start_hsmd(&r->site, 1, lab->server_cpu);
 	r->bench = (struct trial_bench){ .lab = lab,
 					 .site = &r->site,
 					 .options = &o->trial,

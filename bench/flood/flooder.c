@@ -81,7 +81,7 @@ static int dial(struct flooder *f, int *ret_fd)
 {
 	const struct linger rst = { 1, 0 }; /* close() sends RST */
 	uint32_t source = LAB_BOGUS + (uint32_t)(f->number++ % LAB_BOGUS_N);
-	int fd, err = dial_from(source, f->o->port, &fd);
+	int fd, err = dial_from(source, LAB_SERVER, f->o->port, &fd);
 
 	if (err)
 		return err;

@@ -194,7 +194,8 @@ static struct device *rested_device(struct load *l, uint64_t now)
 static int dial(struct load *l, int *ret_fd)
 {
 	const int one = 1;
-	int fd, err = dial_from(LAB_GOOD + l->source_next++ % LAB_GOOD_N, l->o->port, &fd);
+	uint32_t source = LAB_GOOD + l->source_next++ % LAB_GOOD_N;
+	int fd, err = dial_from(source, LAB_SERVER, l->o->port, &fd);
 
 	if (err)
 		return err;

@@ -7,14 +7,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bench/lab/lab.h"
-
-int dial_from(uint32_t source, uint16_t port, int *ret_fd)
+int dial_from(uint32_t source, uint32_t server, uint16_t port, int *ret_fd)
 {
 	const struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(source) };
 	const struct sockaddr_in to = { .sin_family = AF_INET,
 					.sin_port = htons(port),
-					.sin_addr.s_addr = htonl(LAB_SERVER) };
+					.sin_addr.s_addr = htonl(server) };
 	const int one = 1;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 

@@ -9,8 +9,8 @@
 
 #include "userspace/base/compiler.h"
 
-/* From an address of the lab, in the host's byte order, so that closed connections' ports do not
- * run out. The descriptor is non-blocking. -errno. */
-int dial_from(uint32_t source, uint16_t port, int *ret_fd) must_check;
+/* Addresses in the host's byte order: where the server is, and from which of our own, so that
+ * closed connections' ports do not run out. The descriptor is non-blocking. -errno. */
+int dial_from(uint32_t source, uint32_t server, uint16_t port, int *ret_fd) must_check;
 
 #endif

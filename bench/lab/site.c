@@ -44,6 +44,11 @@ void site_device_id(unsigned i, char id[SITE_ID_BYTES])
 	snprintf(id, SITE_ID_BYTES, "device-%03u", i);
 }
 
+void site_receiver_id(unsigned i, char id[SITE_ID_BYTES])
+{
+	snprintf(id, SITE_ID_BYTES, "receiver-%03u", i);
+}
+
 static void own_folder(char *path)
 {
 	ssize_t n = readlink("/proc/self/exe", path, SITE_PATH_BYTES - 1);
@@ -193,28 +198,65 @@ static void gateway_make(const struct site *s)
 	ADMIN(s, "enrol", "gateway", "--id", GATEWAY, "--public", public);
 }
 
+static void progress(unsigned done, unsigned all, const char *who)
+{
+	if (done % PROGRESS_EACH == 0)
+		fprintf(stderr, "ssdtf-bench: %u of %u %s are enrolled\n", done, all, who);
+}
+
+static void party_folder(const struct site *s, const char *id, char *path)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "parties/%s", id);
+	site_path(s, name, path);
+}
+
 static void devices_make(const struct site *s)
 {
-	char name[64], path[SITE_PATH_BYTES], id[SITE_ID_BYTES];
+	char path[SITE_PATH_BYTES], id[SITE_ID_BYTES];
 
-	folder(s, "parties", false);
-	ADMIN(s, "scope", "add", "--name", SCOPE, "--filter", "bench/#");
 	for (unsigned i = 0; i < s->n_devices; i++) {
 		site_device_id(i, id);
-		snprintf(name, sizeof(name), "parties/%s", id);
-		site_path(s, name, path);
+		party_folder(s, id, path);
 		ADMIN(s, "enrol", "device", "--id", id, "--generate", path);
-		if (i % PROGRESS_EACH == PROGRESS_EACH - 1)
-			fprintf(stderr, "ssdtf-bench: %u of %u devices are enrolled\n", i + 1,
-				s->n_devices);
+		/* Who only connects needs no scope; it halves the time. */
+		if (s->n_receivers)
+			ADMIN(s, "scope", "allow", "--scope", SCOPE, "--device", id);
+		progress(i + 1, s->n_devices, "devices");
 	}
+}
+
+static void receivers_make(const struct site *s)
+{
+	char path[SITE_PATH_BYTES], id[SITE_ID_BYTES];
+
+	for (unsigned i = 0; i < s->n_receivers; i++) {
+		site_receiver_id(i, id);
+		party_folder(s, id, path);
+		ADMIN(s, "enrol", "receiver", "--id", id, "--generate", path);
+		ADMIN(s, "grant", "--scope", SCOPE, "--receiver", id);
+		progress(i + 1, s->n_receivers, "receivers");
+	}
+}
+
+static void bundle_hand_out(const struct site *s, const char *id)
+{
+	char from[SITE_PATH_BYTES], to[SITE_PATH_BYTES], name[64];
+
+	snprintf(name, sizeof(name), "bundles/party-%s.bundle", id);
+	site_path(s, name, from);
+	snprintf(name, sizeof(name), "parties/%s/bundle", id);
+	site_path(s, name, to);
+	if (rename(from, to))
+		exit_with(EX_CANTCREAT, "%s: %s", to, strerror(errno));
 }
 
 /* Each party's bundle goes beside its keys; the gateway's to the gateway. */
 static void bundles_make(const struct site *s)
 {
 	char bundles[SITE_PATH_BYTES], from[SITE_PATH_BYTES], to[SITE_PATH_BYTES];
-	char id[SITE_ID_BYTES], name[64];
+	char id[SITE_ID_BYTES];
 
 	site_path(s, "bundles", bundles);
 	ADMIN(s, "bundle", "all", "--out-dir", bundles);
@@ -224,12 +266,11 @@ static void bundles_make(const struct site *s)
 		exit_with(EX_CANTCREAT, "%s: %s", to, strerror(errno));
 	for (unsigned i = 0; i < s->n_devices; i++) {
 		site_device_id(i, id);
-		snprintf(name, sizeof(name), "bundles/party-%s.bundle", id);
-		site_path(s, name, from);
-		snprintf(name, sizeof(name), "parties/%s/bundle", id);
-		site_path(s, name, to);
-		if (rename(from, to))
-			exit_with(EX_CANTCREAT, "%s: %s", to, strerror(errno));
+		bundle_hand_out(s, id);
+	}
+	for (unsigned i = 0; i < s->n_receivers; i++) {
+		site_receiver_id(i, id);
+		bundle_hand_out(s, id);
 	}
 }
 
@@ -250,37 +291,46 @@ static void manager_key_publish(const struct site *s)
 		exit_with(EX_CANTCREAT, "%s: %s", to, strerror(-ret));
 }
 
-void site_make(struct site *s, const struct lab *lab, unsigned n_devices)
+void site_make(struct site *s, const struct lab *lab, unsigned n_devices, unsigned n_receivers)
 {
 	struct paths p;
 
-	BUG_ON(n_devices > SITE_DEVICES_MAX);
+	BUG_ON(n_devices > SITE_DEVICES_MAX || n_receivers > SITE_DEVICES_MAX);
 	s->lab = lab;
 	s->n_devices = n_devices;
+	s->n_receivers = n_receivers;
 	token_make(s, "manager", false);
 	paths_of(s, "manager", &p);
 	ADMIN(s, "init", "--module", MODULE, "--token", "manager", "--pin-file", p.pin);
 	manager_key_publish(s);
 	gateway_make(s);
+	folder(s, "parties", false);
+	ADMIN(s, "scope", "add", "--name", SCOPE, "--filter", "bench/#");
 	devices_make(s);
+	receivers_make(s);
 	bundles_make(s);
 }
 
-void site_start_hsmd(struct site *s)
+void site_make_plain(struct site *s, const struct lab *lab)
 {
-	char program[SITE_PATH_BYTES], run[SITE_PATH_BYTES], log[SITE_PATH_BYTES];
+	s->lab = lab;
+	folder(s, "gateway", true);
+}
+
+void site_start_hsmd(struct site *s, unsigned workers, int cpu)
+{
+	char program[SITE_PATH_BYTES], run[SITE_PATH_BYTES], log[SITE_PATH_BYTES], number[16];
 	struct paths p;
 	struct child_place at = { .net = -1,
-				  .cpu = s->lab->server_cpu,
+				  .cpu = cpu,
 				  .nobody = true,
 				  .group = s->lab->group,
 				  .env = p.env,
 				  .log = log };
-	/* One worker: it has one CPU, which it shares with the broker. */
 	const char *const args[] = { program,	   "run",	"--module",
 				     MODULE,	   "--token",	"gateway",
 				     "--pin-file", p.pin,	"--socket-dir",
-				     run,	   "--workers", "1",
+				     run,	   "--workers", number,
 				     NULL };
 	int ret;
 
@@ -288,6 +338,7 @@ void site_start_hsmd(struct site *s)
 	site_program(s, "hsmd", program);
 	site_path(s, "gateway/run", run);
 	site_path(s, "hsmd.log", log);
+	snprintf(number, sizeof(number), "%u", workers);
 	ret = child_start(&at, "ssdtf-hsmd", args, &s->hsmd);
 	if (ret)
 		exit_with(EX_OSERR, "ssdtf-hsmd cannot be started: %s", strerror(-ret));
