@@ -12,6 +12,7 @@
 #include "userspace/base/log.h"
 #include "userspace/core/config.h"
 #include "userspace/core/server.h"
+#include "userspace/crypto/memory.h"
 
 #define VERSION_TEXT "ssdtf-broker 0.1 (SSDTF/MQTT protocol 1, MQTT 3.1.1)"
 
@@ -95,6 +96,7 @@ int main(int argc, char **argv)
 	char why[CONFIG_ERROR_BYTES];
 	int err;
 
+	(void)memory_keep(); /* where it is not possible, that costs some time and nothing else */
 	argp_program_version = VERSION_TEXT;
 	argp_err_exit_status = EX_USAGE;
 	log_init(argv[0], LOG_LEVEL_INFO);
