@@ -173,6 +173,7 @@ TEST_OF_test_base := userspace/base
 TEST_OF_test_mqtt := userspace/mqtt
 TEST_OF_test_trie := userspace/mqtt
 TEST_OF_test_crypto := userspace/crypto
+TEST_OF_test_memory := userspace/crypto
 TEST_OF_vectors := userspace/crypto
 TEST_OF_test_bundle := userspace/bundle
 TEST_OF_test_hsm := hsm
