@@ -21,7 +21,7 @@
 #include "userspace/base/list.h"
 
 #define POOL_CLASSES	    49
-#define POOL_KEPT_BYTES_MAX (8u << 20)
+#define POOL_KEPT_BYTES_MAX (32u << 20)
 
 struct pool {
 	struct list partial[POOL_CLASSES]; /* slabs with room */

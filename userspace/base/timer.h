@@ -24,7 +24,8 @@ struct timer {
 
 struct timer_wheel {
 	struct list slots[TIMER_SLOTS];
-	uint64_t tick_now; /* the tick up to which everything has fired */
+	uint64_t occupied[TIMER_SLOTS / 64]; /* a bit for each slot that is not empty */
+	uint64_t tick_now;		     /* the tick up to which everything has fired */
 	unsigned armed;
 };
 
