@@ -45,6 +45,7 @@ struct fake_conn {
 	bool paused;
 	bool closed;	 /* by the engine */
 	const char *why; /* its reason */
+	bool peer_ends;	 /* closed once the peer does */
 };
 
 /* Stable storage. What commits brought, and what a restart finds. */
@@ -83,8 +84,10 @@ struct fake_broker {
 	int commit_error;
 	unsigned wrong_converts; /* so many next conversions come out wrong */
 
-	struct fake_conn *out_conn; /* what out() gave last, */
-	size_t out_at;		    /* and that may not be filled yet */
+	/* What out() gave last, and may not be filled yet; out_bytes is 0 once it was seen to be.
+	 */
+	struct fake_conn *out_conn;
+	size_t out_at, out_bytes;
 
 	struct fake_store store;
 	uint8_t forgotten[FAKE_FORGET_MAX][GRANT_ID_BYTES];

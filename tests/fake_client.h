@@ -16,8 +16,8 @@
 #include "userspace/crypto/publish.h"
 
 #define CLIENT_NONCE_BYTES   32
-#define CLIENT_SEALED_MAX    2048 /* a sealed payload with its trailer */
-#define CLIENT_TEXT_MAX	     1024
+#define CLIENT_SEALED_MAX    8192 /* a sealed payload with its trailer */
+#define CLIENT_TEXT_MAX	     6144
 #define CLIENT_USER_NAME_MAX 64
 
 struct fake_client {

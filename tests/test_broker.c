@@ -149,6 +149,34 @@ TEST_F(plain, payloads_of_any_size)
 	ASSERT_EQ(self->fake->n_shared, 2 * 3);
 }
 
+/* A length in more bytes than it needs is taken (3.1.1 does not forbid it), but nobody else has to:
+ * also of a message that came in pieces, whose memory may become the message's. */
+TEST_F(plain, long_lengths_are_not_passed_on)
+{
+	enum { PAYLOAD = 5000, HEAD = 1 + 2 };
+	static uint8_t payload[PAYLOAD], packet[PAYLOAD + 16], longer[PAYLOAD + 16];
+	const struct mqtt_publish p = { .topic = bytes_str("t"),
+					.payload = bytes_of(payload, PAYLOAD) };
+	struct bytes_writer w = bytes_writer_of(packet, sizeof(packet));
+	struct mqtt_frame f;
+
+	mqtt_encode_publish(&p, &w);
+	ASSERT_FALSE(w.bad);
+	memcpy(longer, packet, HEAD);
+	longer[HEAD - 1] |= 0x80;
+	longer[HEAD] = 0;
+	memcpy(longer + HEAD + 1, packet + HEAD, w.used - HEAD);
+	ASSERT_TRUE(client_up(&self->a) && client_up(&self->b));
+	ASSERT_EQ(client_subscribe(&self->b, "t", 0), 0);
+	for (size_t cut = 1; cut <= w.used + 1; cut += w.used / 2) {
+		client_send(&self->a, bytes_of(longer, cut));
+		client_send(&self->a, bytes_of(longer + cut, w.used + 1 - cut));
+		fake_settle(self->fake);
+		ASSERT_TRUE(fake_next_packet(self->b.conn, &f));
+		ASSERT_TRUE(bytes_equal(f.packet, bytes_of(packet, w.used)));
+	}
+}
+
 TEST_F(plain, own_messages_come_back)
 {
 	ASSERT_TRUE(client_up(&self->a));
@@ -373,6 +401,16 @@ TEST_F(plain, will_is_published_on_takeover)
 }
 
 /* [MQTT-3.14.4-3] */
+/* A client that says DISCONNECT closes first; any other is closed at once. */
+TEST_F(plain, disconnect_lets_the_client_close)
+{
+	ASSERT_TRUE(client_up(&self->a) && client_up(&self->b));
+	client_send_empty(&self->a, MQTT_DISCONNECT);
+	ASSERT_TRUE(client_closed(&self->a) && self->a.conn->peer_ends);
+	client_send_hex(&self->b, "0000");
+	ASSERT_TRUE(client_closed(&self->b) && !self->b.conn->peer_ends);
+}
+
 TEST_F(plain, will_is_not_published_after_disconnect)
 {
 	set_will(&self->a, 1, true);

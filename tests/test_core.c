@@ -869,7 +869,7 @@ TEST_F(streams, closing_sends_what_there_is_and_resets_nobody)
 
 	turn(self, 0);
 	put_out(s->stream, 1 << 20, 5000);
-	stream_close(s->stream);
+	stream_close(s->stream, false);
 	/* What the peer still says is read, or its kernel would drop our bytes with a reset. */
 	ASSERT_EQ(send(fd, junk, sizeof(junk), 0), sizeof(junk));
 	take_in(self, fd, 1 << 20, 65536);
@@ -887,13 +887,34 @@ TEST_F(streams, closing_sends_what_there_is_and_resets_nobody)
 	ASSERT_FALSE(stream_table_take_released(&self->table));
 }
 
+TEST_F(streams, a_peer_that_ends_is_let_go_first)
+{
+	struct seen *s = tcp_pair(self), *slow = tcp_pair(self);
+	uint64_t begin = now_ms();
+	uint8_t byte;
+
+	turn(self, 0);
+	put_out(s->stream, 1000, 1000);
+	stream_close(s->stream, true);
+	stream_close(slow->stream, true);
+	take_in(self, peer_of(self, s), 1000, 65536);
+	turns_for(self, 20);
+	ASSERT_EQ(recv(peer_of(self, s), &byte, 1, MSG_DONTWAIT), -1); /* no FIN yet */
+	ASSERT_EQ(errno, EAGAIN);
+	ASSERT_EQ(shutdown(peer_of(self, s), SHUT_WR), 0);
+	TURN_UNTIL(self, recv(peer_of(self, s), &byte, 1, MSG_DONTWAIT) == 0);
+	TURN_UNTIL(self, self->table.used == 1);
+	TURN_UNTIL(self, self->table.used == 0); /* nor for ever */
+	ASSERT_GE(now_ms() - begin, usual.linger_ms - 20);
+}
+
 TEST_F(streams, a_peer_that_does_not_close_is_not_waited_for_long)
 {
 	struct seen *s = tcp_pair(self);
 	uint64_t begin = now_ms();
 
 	turn(self, 0);
-	stream_close(s->stream);
+	stream_close(s->stream, false);
 	TURN_UNTIL(self, self->table.used == 0);
 	ASSERT_GE(now_ms() - begin, usual.linger_ms - 20);
 	ASSERT_LT(now_ms() - begin, usual.linger_ms + 3000);
@@ -905,7 +926,7 @@ TEST_F(streams, a_closing_stream_whose_peer_stalls_is_cut_off)
 
 	put_out(s->stream, 4 << 20, 60000);
 	turn(self, 0);
-	stream_close(s->stream);
+	stream_close(s->stream, false);
 	turns_for(self, 50);
 	ASSERT_EQ(self->table.used, 1);
 	self->skew_ms = usual.stall_ms / 2 + 1;
@@ -1045,7 +1066,7 @@ TEST_F(streams, abort_of_the_table_frees_every_slot)
 		if (i % 3)
 			put_out(s->stream, 1 << 20, 60000);
 		if (i % 2)
-			stream_close(s->stream);
+			stream_close(s->stream, false);
 	}
 	turns_for(self, 20);
 	stream_table_abort(&self->table);

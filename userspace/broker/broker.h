@@ -137,8 +137,9 @@ struct broker_ops {
 			       void *handle);
 	/* Bytes handed to out() that the peer's kernel has not taken yet. */
 	size_t (*backlog)(void *io, void *conn_io);
-	/* Send what out() took, then close. The engine has forgotten the connection. */
-	void (*close)(void *io, void *conn_io, const char *why);
+	/* Send what out() took, then close; if the peer has said that it ends the connection, not
+	 * before it does. The engine has forgotten the connection. */
+	void (*close)(void *io, void *conn_io, const char *why, bool peer_ends);
 	/* Stop or go on reading. What was read already may still be handed in. */
 	void (*pause)(void *io, void *conn_io, bool paused);
 	void (*verify)(void *io, struct broker_verify *job);

@@ -107,24 +107,24 @@ static void forget(struct broker_conn *c, bool publish_will)
 	}
 }
 
-static void close_conn(struct broker_conn *c, const char *why, bool publish_will)
+static void close_conn(struct broker_conn *c, const char *why, bool publish_will, bool peer_ends)
 {
 	void *io = c->io;
 
 	if (c->state == CONN_CLOSED)
 		return;
 	forget(c, publish_will);
-	c->broker->ops.close(c->broker->io, io, why);
+	c->broker->ops.close(c->broker->io, io, why, peer_ends);
 }
 
 void conn_fail(struct broker_conn *c, const char *why)
 {
-	close_conn(c, why, true);
+	close_conn(c, why, true, false);
 }
 
 void conn_end(struct broker_conn *c, const char *why)
 {
-	close_conn(c, why, false);
+	close_conn(c, why, false, false);
 }
 
 void broker_conn_closed(struct broker_conn *c)
@@ -421,6 +421,22 @@ static void handle_connect(struct broker_conn *c, const struct mqtt_frame *f)
 	open_plain(c);
 }
 
+struct message *conn_message(struct broker_conn *c, const struct mqtt_publish *p, bool sealed)
+{
+	struct pool *pool = &c->broker->pool;
+	struct message *m;
+
+	/* What is in hand and partial is this packet, and nothing else. One whose length is written
+	 * longer than need be is not passed on like that. */
+	if (c->partial_n != mqtt_publish_bytes(p->topic.n, p->payload.n, p->qos) ||
+	    p->payload.n < MESSAGE_SHARED_BYTES_MIN)
+		return message_new(pool, p, conn_id(c), sealed);
+	m = message_adopt(pool, p, c->partial, c->partial_n, conn_id(c), sealed);
+	if (m)
+		c->partial = NULL;
+	return m;
+}
+
 static void publish_plain(struct broker_conn *c, const struct mqtt_publish *p)
 {
 	struct broker *b = c->broker;
@@ -430,7 +446,7 @@ static void publish_plain(struct broker_conn *c, const struct mqtt_publish *p)
 		b->stats.replayed++;
 		return conn_send_ack(c, MQTT_PUBREC, p->packet_id);
 	}
-	m = message_new(&b->pool, p, bytes_of(NULL, 0), false);
+	m = conn_message(c, p, false);
 	if (!m || (p->qos == 2 && !incoming_add(&b->pool, &c->session->incoming, p->packet_id))) {
 		message_put(&b->pool, m);
 		return conn_fail(c, "no memory for its message");
@@ -527,7 +543,7 @@ static void handle_empty(struct broker_conn *c, enum mqtt_type type, struct byte
 	else if (type == MQTT_PINGREQ)
 		send_small(c, pingresp, sizeof(pingresp));
 	else
-		conn_end(c, "DISCONNECT");
+		close_conn(c, "DISCONNECT", false, true);
 }
 
 static void handle(struct broker_conn *c, const struct mqtt_frame *f)
@@ -567,8 +583,9 @@ static void handle(struct broker_conn *c, const struct mqtt_frame *f)
 
 /* --- framing ---------------------------------------------------------------------------------- */
 
-/* Room grows with what has arrived, not with what a header promises. */
-static bool partial_grow(struct broker_conn *c, size_t n)
+/* Room for n bytes of a packet of need. It grows with what has arrived, not with what a header
+ * promises. */
+static bool partial_grow(struct broker_conn *c, size_t n, size_t need)
 {
 	size_t room = c->partial_room ? c->partial_room : PARTIAL_BYTES_MIN;
 	uint8_t *bigger;
@@ -576,7 +593,9 @@ static bool partial_grow(struct broker_conn *c, size_t n)
 	if (n <= c->partial_room)
 		return true;
 	while (room < n)
-		room *= 2;
+		room *= 4;
+	if (room > need)
+		room = need;
 	bigger = pool_alloc(&c->broker->pool, room);
 	if (!bigger)
 		return false;
@@ -595,7 +614,7 @@ static void partial_append(struct broker_conn *c, struct bytes *in, size_t need)
 
 	if (n > in->n)
 		n = in->n;
-	if (!partial_grow(c, c->partial_n + n))
+	if (!partial_grow(c, c->partial_n + n, need))
 		return conn_fail(c, "no memory for its packet");
 	memcpy(c->partial + c->partial_n, in->p, n);
 	c->partial_n += (uint32_t)n; /* packets are below 2^28 */

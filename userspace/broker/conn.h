@@ -104,6 +104,10 @@ static inline void conn_get(struct broker_conn *c)
 /* May free it, where it is closed. */
 void conn_put(struct broker_conn *c);
 
+/* The message of the PUBLISH in hand. A large one that came in pieces, as it will have, is not
+ * copied again: it takes over their memory. NULL: no memory. */
+struct message *conn_message(struct broker_conn *c, const struct mqtt_publish *p,
+			     bool sealed) must_check;
 /* Ends it for what the peer did (or we cannot do); its Will is published. */
 void conn_fail(struct broker_conn *c, const char *why);
 /* Ends it in good order: no Will. */

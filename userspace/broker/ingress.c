@@ -42,7 +42,6 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 
 void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 {
-	struct broker *b = c->broker;
 	enum ingress_kind kind = INGRESS_PUBLISH;
 	struct message *m;
 
@@ -52,7 +51,7 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 		kind = INGRESS_REPORT;
 	else if (control_is_topic(p->topic))
 		return conn_fail(c, "PUBLISH to a topic that is the broker's own"); /* PROTOCOL 5 */
-	m = message_new(&b->pool, p, conn_id(c), kind == INGRESS_PUBLISH);
+	m = conn_message(c, p, kind == INGRESS_PUBLISH);
 	if (!m)
 		return conn_fail(c, "no memory for its message");
 	(void)ingress_submit(c, kind, m, p->packet_id); /* it has ended the connection */

@@ -24,11 +24,11 @@ struct message_sealed {
 	struct bytes origin;  /* the sender's id */
 };
 
-/* The encoding of a plain message at one QoS, the same for all its receivers: they differ in DUP
- * and RETAIN, which are 0 here, and in the packet id. */
+/* All of a plain message's PUBLISH but its payload, at one QoS; the same for all receivers, who
+ * differ in DUP and RETAIN, which are 0 here, and in the packet id. */
 struct message_form {
 	struct message_form *next;
-	struct bytes packet;
+	struct bytes head;
 	uint32_t id_at; /* of the packet id; 0: none, QoS 0 */
 	uint8_t qos;
 };
@@ -42,12 +42,16 @@ struct message {
 	struct bytes body;	       /* what is stored and converted: payload without trailer */
 	struct message_sealed *sealed; /* NULL: plain */
 	struct message_form form;      /* plain: at its own QoS; further ones hang on it */
+	uint8_t *adopted; /* a block that topic and payload stand in; NULL: the message's own */
 };
 
 /* Copies topic and payload; if sealed, the origin too, and `sealed` is set and zeroed but for
  * origin and first. One reference; NULL: no memory. */
 struct message *message_new(struct pool *pool, const struct mqtt_publish *p, struct bytes origin,
 			    bool sealed) must_check;
+/* The same of a packet that stands alone in a block of the pool, which the message takes over. */
+struct message *message_adopt(struct pool *pool, const struct mqtt_publish *p, uint8_t *packet,
+			      size_t packet_n, struct bytes origin, bool sealed) must_check;
 struct message *message_get(struct message *m);
 void message_put(struct pool *pool, struct message *m); /* NULL is fine */
 
@@ -58,8 +62,18 @@ const struct message_form *message_form(struct pool *pool, struct message *m,
  * copy is cheaper than a second piece to send. */
 #define MESSAGE_SHARED_BYTES_MIN 4096
 
-/* What of a form is not copied: its payload, or nothing. */
-struct bytes message_form_shared(const struct message *m, const struct message_form *form);
+/* What of it is not copied: its payload, or nothing. */
+static inline struct bytes message_shared(const struct message *m)
+{
+	return bytes_of(m->payload.p, m->payload.n >= MESSAGE_SHARED_BYTES_MIN ? m->payload.n : 0);
+}
+
+/* What message_form_write() writes. */
+static inline size_t message_form_bytes(const struct message *m, const struct message_form *form)
+{
+	return form->head.n + m->payload.n - message_shared(m).n;
+}
+
 /* The PUBLISH in this form, but for what is shared. */
 void message_form_write(const struct message *m, const struct message_form *form, bool dup,
 			bool retain, uint16_t packet_id, uint8_t *out);

@@ -51,10 +51,10 @@ static size_t op_backlog(void *io, void *conn_io)
 	return stream_backlog(conn_io);
 }
 
-static void op_close(void *io, void *conn_io, const char *why)
+static void op_close(void *io, void *conn_io, const char *why, bool peer_ends)
 {
 	log_debug("event=close what=\"%s\"", why);
-	stream_close(conn_io);
+	stream_close(conn_io, peer_ends);
 }
 
 static void op_pause(void *io, void *conn_io, bool paused)

@@ -26,6 +26,7 @@ struct stream {
 	bool cancelling; /* and is being cancelled */
 	bool send_out;	 /* a send is in flight */
 	bool reset;	 /* at close: RST, and the kernel forgets what it holds */
+	bool peer_ends;	 /* the peer says FIN first */
 	struct output output;
 	struct list dirty; /* also the free list */
 	struct list adjust;
@@ -134,6 +135,7 @@ struct stream *stream_open(struct stream_table *t, int fd)
 	s->state = STREAM_OPEN;
 	s->paused = false;
 	s->reset = false;
+	s->peer_ends = false;
 	want(&t->adjust, &s->adjust);
 	return s;
 }
@@ -168,7 +170,8 @@ static void shut(struct stream *s)
 	list_del(&s->dirty);
 	list_del(&s->adjust);
 	list_del(&s->timed);
-	(void)shutdown(s->fd, SHUT_RDWR); /* ENOTCONN: the peer was faster */
+	if (s->receiving || s->send_out)
+		(void)shutdown(s->fd, SHUT_RDWR); /* ENOTCONN: the peer was faster */
 	release_if_idle(s);
 }
 
@@ -187,7 +190,7 @@ static void linger(struct stream *s)
 {
 	struct stream_table *t = s->table;
 
-	if (shutdown(s->fd, SHUT_WR)) {
+	if (!s->peer_ends && shutdown(s->fd, SHUT_WR)) {
 		shut(s);
 		return;
 	}
@@ -198,9 +201,10 @@ static void linger(struct stream *s)
 	want(&t->adjust, &s->adjust);
 }
 
-void stream_close(struct stream *s)
+void stream_close(struct stream *s, bool peer_ends)
 {
 	BUG_ON(s->state != STREAM_OPEN);
+	s->peer_ends = peer_ends;
 	s->state = STREAM_FLUSHING;
 	if (s->output.bytes == 0)
 		linger(s);

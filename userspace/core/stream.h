@@ -7,8 +7,9 @@
  * CLOSING
  *     \-- end of stream, error, a limit: closed() is told ----------------------------------^
  *
- * FLUSHING sends what there is; LINGERING has said FIN and reads on for a moment, because closing a
- * socket with unread bytes in it resets the connection and takes the last packet from the peer.
+ * FLUSHING sends what there is; LINGERING has said FIN, or waits for the peer's, and reads on for a
+ * moment, because closing a socket with unread bytes in it resets the connection and takes the last
+ * packet from the peer.
  * CLOSING has shut both ways down and waits for the kernel's last completions: a descriptor closed
  * before them sends no FIN. Then the slot is free and its generation moves on.
  *
@@ -108,8 +109,9 @@ uint8_t *stream_out_shared(struct stream *s, size_t n, struct bytes shared,
 			   void *handle) must_check;
 size_t stream_backlog(const struct stream *s);
 void stream_pause(struct stream *s, bool paused);
-/* Sends what there is, then closes. The owner has forgotten it. */
-void stream_close(struct stream *s);
+/* Sends what there is, then closes; peer_ends: once the peer has, who then keeps the memory of the
+ * connection (TIME-WAIT). The owner has forgotten it. */
+void stream_close(struct stream *s, bool peer_ends);
 /* Ends it at once; what it had to send is dropped. */
 void stream_abort(struct stream *s);
 
