@@ -1220,6 +1220,26 @@ TEST_F(out, nack_that_stands_holds_nothing_up)
 	ASSERT_TRUE(got_number(&self->rx1, 1, NULL));
 }
 
+/* A client that nacks first and acknowledges then has nothing more to say of a message that is not
+ * sent again. */
+TEST_F(out, acknowledged_while_its_nack_is_looked_into)
+{
+	struct fake_opened o;
+
+	publish_numbers(self, 0, 1, true);
+	fake_settle(self->fake);
+	ASSERT_TRUE(got_number(&self->rx1, 0, &o));
+	ASSERT_EQ(fake_stats(self->fake).queued, 2);
+	self->fake->hold_convert = true;
+	client_send_nack(&self->rx1, CONTROL_CANNOT_OPEN, o.envelope.counter, "dev1");
+	fake_settle(self->fake);
+	ack(&self->rx1, &o);
+	self->fake->hold_convert = false;
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_nothing(&self->rx1));
+	ASSERT_EQ(fake_stats(self->fake).queued, 1); /* rx2's */
+}
+
 /* The receiver goes while its nack is looked into: then it is a redelivery like any other, in its
  * old place [MQTT-4.6.0-1]. */
 TEST_F(out, nack_and_reconnect)

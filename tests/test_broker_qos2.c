@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/fake_check.h"
 #include "tests/fake_client.h"
 #include "tests/harness.h"
 #include "userspace/broker/incoming.h"
@@ -829,6 +830,49 @@ TEST(outgoing_can_use_every_id)
 	pool_deinit(&pool);
 }
 
+/* The same through the engine: a client may owe the acknowledgements of as many messages as there
+ * are ids, and get all of them again. */
+TEST(every_id_is_out_and_sent_again)
+{
+	enum { IDS = 65535 };
+	struct broker_config config;
+	struct fake_broker *f;
+	struct fake_client tx, rx;
+	struct mqtt_publish p;
+	uint16_t id = 0;
+
+	fake_config(true, &config);
+	config.limits.inflight_max = IDS;
+	config.limits.queue_messages_max = 2 * IDS;
+	f = fake_new_with(&config);
+	client_init(&tx, f, "tx");
+	client_init(&rx, f, "rx");
+	ASSERT_TRUE(client_up(&tx) && client_up_persistent(&rx));
+	ASSERT_EQ(client_subscribe(&rx, "t", 1), 1);
+	for (unsigned i = 0; i < IDS + 1; i++)
+		client_publish_text(&tx, "t", "x", 1, false);
+	fake_settle(f);
+	for (unsigned i = 0; i < IDS; i++)
+		ASSERT_TRUE(client_got_publish(&rx, &p));
+	ASSERT_TRUE(client_got_nothing(&rx));
+	ASSERT_TRUE(client_up_persistent(&rx));
+	fake_settle(f);
+	for (unsigned i = 0; i < IDS; i++) {
+		ASSERT_TRUE(client_got_publish(&rx, &p));
+		ASSERT_TRUE(p.dup);
+		id = p.packet_id;
+	}
+	ASSERT_TRUE(client_got_nothing(&rx));
+	ASSERT_EQ(broker_wait_ms(f->engine) > 1000, true); /* it waits for the client alone */
+	client_send_ack(&rx, MQTT_PUBACK, id);
+	fake_settle(f);
+	ASSERT_TRUE(client_got_publish(&rx, &p));
+	ASSERT_TRUE(!p.dup && p.packet_id == id);
+	client_deinit(&tx);
+	client_deinit(&rx);
+	fake_free(f);
+}
+
 /* --- sealed ----------------------------------------------------------------------------------- */
 
 /* dev1 publishes; rx1 and rx2 (who gets proofs) are subscribed at QoS 2 in sessions that are kept.
@@ -1135,6 +1179,52 @@ TEST_F(sealed, nack_and_reconnect)
 	ASSERT_EQ(fake_stats(self->fake).nacks, 2);
 }
 
+/* PUBREC of an earlier session's message may come before that is sent again: it then is not, and
+ * what was converted behind it goes out. */
+TEST_F(sealed, received_while_it_is_converted_again)
+{
+	struct fake_client *c = &self->rx1;
+	uint16_t ids[2], again;
+
+	fake_hang_up(self->rx2.conn);
+	for (unsigned i = 0; i < 2; i++) {
+		client_new_context(&self->dev1, self->world->temp);
+		publish(self, i ? "1" : "0");
+		ASSERT_TRUE(got_sealed(c, i ? "1" : "0", false, &ids[i]));
+	}
+	fake_hang_up(c->conn);
+	/* Another grant of the same key: both are converted anew. */
+	self->world->rx1_temp->gone = true;
+	self->world->rx1_temp =
+		world_add_grant(self->world, self->world->rx1, self->world->temp, 0);
+	world_apply(self->world);
+	self->fake->hold_convert = true;
+	ASSERT_TRUE(client_up_persistent(c));
+	fake_settle(self->fake);
+	ASSERT_EQ(self->fake->n_token, 2);
+	/* The second conversion is ready first. */
+	self->fake->hold_convert = false;
+	self->fake->in_order = true;
+	struct broker_token_job *first = self->fake->token[0];
+	self->fake->token[0] = self->fake->token[1];
+	self->fake->token[1] = first;
+	ASSERT_TRUE(fake_run_token(self->fake));
+	self->fake->hold_convert = true;
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_nothing(c));
+	client_send_ack(c, MQTT_PUBREC, ids[0]);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_ack(c, MQTT_PUBREL, ids[0]));
+	ASSERT_TRUE(got_sealed(c, "1", true, &again));
+	ASSERT_EQ(again, ids[1]);
+	self->fake->hold_convert = false;
+	ASSERT_TRUE(completes(c, again));
+	client_send_ack(c, MQTT_PUBCOMP, ids[0]);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_nothing(c));
+	ASSERT_EQ(fake_stats(self->fake).queued, 2); /* rx2's */
+}
+
 /* --- a random walk ---------------------------------------------------------------------------- */
 
 /*
@@ -1420,6 +1510,8 @@ TEST_TIMEOUT(random_walk, 120)
 			receiver_acts(w, &w->receivers[pick(PARTIES)]);
 		if (pick(3) == 0)
 			fake_turn(w->fake);
+		if (pick(10) == 0)
+			fake_check(w->fake);
 	}
 	come_to_rest(w);
 	for (unsigned i = 0; i < PARTIES; i++) {

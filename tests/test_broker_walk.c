@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/fake_check.h"
 #include "tests/fake_client.h"
 #include "tests/harness.h"
 
@@ -884,6 +885,8 @@ static void take_step(struct walk *w)
 		crash(w);
 	if (one_in(3))
 		fake_turn(w->fake);
+	if (one_in(10))
+		fake_check(w->fake);
 }
 
 TEST_TIMEOUT(random_walk, 180)

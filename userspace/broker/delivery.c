@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "userspace/broker/delivery.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "userspace/broker/conn.h"
@@ -11,8 +12,9 @@
 #define PIPELINE_MAX 256
 
 /* Acknowledged deliveries remembered for a nack, of all sessions, and for how long. */
-#define RECENT_MAX 1024
-#define RECENT_MS  10000
+#define RECENT_MAX	 1024
+#define RECENT_BYTES_MAX (16u << 20)
+#define RECENT_MS	 10000
 
 /* It took something. Only a short queue ends a stall, or a trickle would hold its senders for good.
  */
@@ -121,6 +123,7 @@ static void leave_recent(struct broker *b, struct delivery *d)
 {
 	list_del(&d->sealed->wait);
 	b->sessions.n_recent--;
+	b->sessions.recent_bytes -= message_bytes(d->message);
 }
 
 /* Its packet id is another's again. */
@@ -170,8 +173,10 @@ static void acknowledged(struct broker *b, struct delivery *d)
 	list_add_tail(&d->session->recent, &d->link);
 	list_add_tail(&all->recent, &d->sealed->wait);
 	all->n_recent++;
-	while ((oldest = delivery_first_waiting(&all->recent)) &&
-	       (all->n_recent > RECENT_MAX || oldest->sealed->recent_until_ms <= b->mono_ms))
+	all->recent_bytes += message_bytes(d->message);
+	while ((oldest = delivery_first_waiting(&all->recent)) != d &&
+	       (all->n_recent > RECENT_MAX || all->recent_bytes > RECENT_BYTES_MAX ||
+		oldest->sealed->recent_until_ms <= b->mono_ms))
 		delivery_free(b, oldest);
 }
 
@@ -295,8 +300,12 @@ bool delivery_acknowledge(struct broker *b, struct session *s, enum mqtt_type ty
 		return true;
 	if (d->qos != (type == MQTT_PUBREC ? 2 : 1))
 		return false;
-	if (d->qos == 1 && d->state != DELIVERY_SENT)
-		return true; /* being sent again: the next one counts */
+	if (d->qos == 1 && d->state != DELIVERY_SENT) {
+		/* Being sent again: the next one counts, if its nack does not come to nothing. */
+		if (d->sealed && d->sealed->nack)
+			d->sealed->acknowledged = true;
+		return true;
+	}
 	b->stats.acknowledged++;
 	progress(b, s);
 	if (d->qos == 2)
@@ -404,8 +413,8 @@ static bool may_start(struct broker *b, struct session *s, const struct delivery
 static uint8_t *reserve(struct broker *b, struct session *s, struct message *m,
 			const struct message_form *form)
 {
-	struct bytes shared = message_form_shared(m, form);
-	size_t n = form->packet.n - shared.n;
+	struct bytes shared = message_shared(m);
+	size_t n = message_form_bytes(m, form);
 	uint8_t *out;
 
 	if (!shared.n)
@@ -416,17 +425,24 @@ static uint8_t *reserve(struct broker *b, struct session *s, struct message *m,
 	return out;
 }
 
-/* A plain delivery: straight onto the connection. False: no room. */
-static bool send_plain(struct broker *b, struct session *s, struct delivery *d)
+/* A plain delivery: straight onto the connection. -ENOBUFS: no room there. -ENOMEM: it is tried
+ * again. */
+static int send_plain(struct broker *b, struct session *s, struct delivery *d)
 {
 	const struct message_form *form = message_form(&b->pool, d->message, d->qos);
-	uint8_t *out = form ? reserve(b, s, d->message, form) : NULL;
+	uint8_t *out;
 
+	if (!form) {
+		session_mark_dirty(b, s);
+		b->starved = true;
+		return -ENOMEM;
+	}
+	out = reserve(b, s, d->message, form);
 	if (!out)
-		return false;
+		return -ENOBUFS;
 	message_form_write(d->message, form, d->dup, d->retain, delivery_packet_id(s, d), out);
 	delivery_sent(b, d);
-	return true;
+	return 0;
 }
 
 /* The same at QoS 0 without a delivery. */
@@ -490,19 +506,19 @@ void delivery_enqueue(struct broker *b, struct session *s, struct message *m, ui
 	count(b, d);
 	if (!s->conn)
 		return;
-	if (!first || m->sealed || !may_start(b, s, d) || !send_plain(b, s, d))
+	if (!first || m->sealed || !may_start(b, s, d) || send_plain(b, s, d))
 		session_mark_dirty(b, s);
 }
 
-/* A sealed one sets out on its conversion. False: not now. */
-static bool start_sealed(struct broker *b, struct session *s, struct delivery *d)
+/* A sealed one sets out on its conversion. -ENOMEM: it is tried again. */
+static int start_sealed(struct broker *b, struct session *s, struct delivery *d)
 {
 	const struct directory_grant *g = grant_of(b, s, d->message);
 
 	if (!g) {
 		b->stats.no_grant++;
 		delivery_free(b, d);
-		return true;
+		return 0;
 	}
 	list_del(&d->link);
 	list_add_tail(&s->converting, &d->link);
@@ -517,28 +533,27 @@ static bool start_sealed(struct broker *b, struct session *s, struct delivery *d
 		list_add_head(&s->waiting, &d->link);
 		session_mark_dirty(b, s);
 		b->starved = true;
-		return false;
+		return -ENOMEM;
 	}
 	deliveries_advance(b, s);
-	return true;
+	return 0;
 }
 
 static void pump(struct broker *b, struct session *s)
 {
 	struct delivery *d;
+	int err;
 
 	/* Nothing is converted under a bundle that ran out; with the next one it goes on. */
 	if (!b->config.plain && !directory_in_force(b->directory, b->wall_ms))
 		return;
 	while (s->conn && (d = list_first(&s->waiting, struct delivery, link)) &&
 	       may_start(b, s, d)) {
-		if (d->sealed) {
-			if (!start_sealed(b, s, d))
-				return;
-		} else if (!send_plain(b, s, d)) {
+		err = d->sealed ? start_sealed(b, s, d) : send_plain(b, s, d);
+		if (err == -ENOBUFS)
 			conn_fail(s->conn, "its output is full");
+		if (err)
 			return;
-		}
 	}
 }
 
@@ -569,12 +584,13 @@ static bool nack_stands(struct broker *b, struct delivery *d)
 	return stands;
 }
 
-/* It is not sent again: it still waits for its acknowledgement, unless it had that before. */
+/* It is not sent again: it still waits for its acknowledgement, unless it had that before or
+ * meanwhile. */
 static void stand_still(struct broker *b, struct delivery *d)
 {
 	struct session *s = d->session;
 
-	if (d->packet_id == 0) {
+	if (d->packet_id == 0 || d->sealed->acknowledged) {
 		delivery_free(b, d);
 		return;
 	}

@@ -69,6 +69,7 @@ struct delivery_sealed {
 	uint16_t batch_index;
 	/* A nack (PROTOCOL 7): one recomputation, past what is remembered. */
 	bool nacked;
+	bool acknowledged;    /* (QoS 1) while the new conversion was awaited */
 	struct message *nack; /* as received, until the new conversion is judged */
 	uint8_t x_before[P256_X_BYTES];
 };

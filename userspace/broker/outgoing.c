@@ -37,6 +37,11 @@ static bool grow(struct pool *pool, struct outgoing *o, uint32_t room)
 	return true;
 }
 
+bool outgoing_has_ids(const struct outgoing *o, uint32_t n)
+{
+	return o->used + n <= IDS_MAX;
+}
+
 bool outgoing_reserve(struct pool *pool, struct outgoing *o, uint32_t n, uint32_t hope)
 {
 	uint32_t need = o->used + n, room = ROOM_MIN;

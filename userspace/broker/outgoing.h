@@ -30,6 +30,8 @@ struct outgoing {
 	uint16_t n_releases, first, last;
 };
 
+/* Are there so many that are not in use? */
+bool outgoing_has_ids(const struct outgoing *o, uint32_t n);
 /* Room for n more ids; where it must grow, for `hope` in all, so that it need not grow again soon.
  * False: no memory, or there are not so many ids. */
 bool outgoing_reserve(struct pool *pool, struct outgoing *o, uint32_t n, uint32_t hope) must_check;

@@ -15,6 +15,7 @@ void sessions_init(struct sessions *s)
 	list_init(&s->dirty);
 	list_init(&s->recent);
 	s->n_recent = 0;
+	s->recent_bytes = 0;
 }
 
 struct session *session_find(struct broker *b, struct bytes id)

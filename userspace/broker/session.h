@@ -65,6 +65,7 @@ struct sessions {
 	struct list dirty;
 	struct list recent; /* delivery_sealed.wait, of all sessions, oldest first */
 	unsigned n_recent;
+	size_t recent_bytes;
 	unsigned n;
 };
 
