@@ -161,13 +161,20 @@ static void mallocs_prepare(struct broker_process *b, char *preload, size_t room
 		exit_with(EX_OSERR, "no memory");
 }
 
-static void launch(struct broker_process *b, const char *const *args, const char *ready,
-		   const char *env)
+/* A broker that connects are made to gets a part of its CPU, so that their rate is the broker's and
+ * not the clients'. */
+static const char *group_of(const struct broker_process *b, const struct scenario *sc)
+{
+	return sc->kind == SCENARIO_CONNECT ? b->site->lab->group : NULL;
+}
+
+static void launch(struct broker_process *b, const struct scenario *sc, const char *const *args,
+		   const char *ready, const char *env)
 {
 	const struct child_place at = { .net = -1,
 					.cpu = b->site->lab->server_cpu,
 					.nobody = true,
-					.group = b->site->lab->group,
+					.group = group_of(b, sc),
 					.env = env,
 					.log = b->log };
 	char line[LINE_BYTES];
@@ -192,7 +199,7 @@ void broker_start(struct broker_process *b, const struct site *s, const struct s
 	(void)unlink(b->log); /* the one before's */
 	if (sc->server == SCENARIO_MOSQUITTO) {
 		config_mosquitto(config);
-		launch(b, theirs, " running", NULL);
+		launch(b, sc, theirs, " running", NULL);
 		return;
 	}
 	site_program(s, "broker", program);
@@ -200,7 +207,7 @@ void broker_start(struct broker_process *b, const struct site *s, const struct s
 	b->counts_mallocs = sc->count_mallocs;
 	if (b->counts_mallocs)
 		mallocs_prepare(b, preload, sizeof(preload));
-	launch(b, ours, "ready:", b->counts_mallocs ? preload : NULL);
+	launch(b, sc, ours, "ready:", b->counts_mallocs ? preload : NULL);
 	(void)unsetenv("SSDTF_MALLOC_COUNT");
 }
 

@@ -206,6 +206,7 @@ static int body(struct lab *lab, void *ctx)
 	struct stage_options o = { .programs = c->programs, .quiet = false };
 	char why[WHY_BYTES];
 
+	c->capped_by = lab->capped_by;
 	if (c->mosquitto && strcmp(c->mosquitto, "none"))
 		o.mosquitto = c->mosquitto;
 	for (unsigned i = 0; i < c->n; i++)
@@ -238,5 +239,5 @@ int campaign_run(struct campaign *c, int argc, char **argv,
 	c->root = results_head(argc, argv, c->mosquitto);
 	if (!c->root)
 		exit_with(EX_OSERR, "out of memory");
-	return lab_run(0, body, &r);
+	return lab_run(CAMPAIGN_CONNECT_PERCENT | LAB_PERCENT_IF_POSSIBLE, body, &r);
 }

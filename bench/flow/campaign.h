@@ -26,7 +26,11 @@ struct campaign {
 	struct json_entry entries[CAMPAIGN_ENTRIES_MAX];
 	unsigned groups[CAMPAIGN_ENTRIES_MAX]; /* ascending */
 	struct json_t *root;
+	const char *capped_by; /* what limits brokers that are connected to; NULL: nothing can */
 };
+
+/* Of a CPU, to them: so that the rate of connects is theirs and not the clients'. */
+#define CAMPAIGN_CONNECT_PERCENT 20
 
 /* Options of every campaign, for a command's own argp to have as a child; its input is a campaign
  * with the defaults in it. */

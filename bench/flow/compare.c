@@ -203,6 +203,12 @@ static void print(const struct campaign *c, FILE *to)
 		c->rounds, c->rounds == 1 ? "" : "s", c->seconds);
 	print_table(c, RATIO_MESSAGES, "messages", to);
 	print_table(c, RATIO_CONNECTS, "connects", to);
+	if (c->capped_by)
+		fprintf(to, "(brokers limited to %d %% of a CPU, by %s)\n",
+			CAMPAIGN_CONNECT_PERCENT, c->capped_by);
+	else
+		fprintf(to, "(brokers not limited, for want of a cgroup: the clients may set the "
+			    "rate)\n");
 	print_idle(c, to);
 	print_targets(c, to);
 	print_doubts(c, to);

@@ -327,9 +327,15 @@ static void group_start(struct lab *lab, unsigned percent)
 
 	if (!percent)
 		return;
-	ret = group_make(percent, lab->group, sizeof(lab->group), &lab->capped_by);
+	ret = group_make(percent & ~LAB_PERCENT_IF_POSSIBLE, lab->group, sizeof(lab->group),
+			 &lab->capped_by);
 	if (!ret)
 		return;
+	if (percent & LAB_PERCENT_IF_POSSIBLE) {
+		lab->group[0] = '\0';
+		lab->capped_by = NULL;
+		return;
+	}
 	(void)rmdir(lab->dir);
 	exit_with(EX_UNAVAILABLE,
 		  "--server-cpu-percent takes a cgroup with the cpu controller, v2 or v1, that may "

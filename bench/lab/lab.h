@@ -51,6 +51,9 @@ struct lab {
 	const char *capped_by;	    /* "cgroup v2" or "cgroup v1" where server_percent holds */
 };
 
+/* In lab_run()'s server_percent: where there can be no such limit, there is none. */
+#define LAB_PERCENT_IF_POSSIBLE 0x1000u
+
 /*
  * Runs body in a lab and returns its exit code. server_percent: of one CPU that the servers may
  * use, 0: all. What cannot be set up ends the program, with a line that says what to do.
