@@ -18,6 +18,9 @@
 #define IDLE	      10000
 #define WORDS_COLUMNS 43
 
+#define SERIES_MALLOCS "mallocs"
+#define WINDOW_SEALED  32
+
 /* All options are those of a campaign. */
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -72,6 +75,24 @@ static void add_messages(struct campaign *c, unsigned window)
 	}
 }
 
+/* ssdtf-broker with its allocations counted, which takes it a little time. */
+static void add_mallocs(struct campaign *c, enum scenario_server server, unsigned receivers)
+{
+	struct scenario s;
+
+	scenario_default(&s);
+	s.kind = receivers == 1 ? SCENARIO_PAIRS : SCENARIO_FAN_OUT;
+	s.server = server;
+	s.clients = PAIRS;
+	s.qos = 1;
+	s.window = server == SCENARIO_SEALED ? WINDOW_SEALED : RATIO_MANY;
+	s.count_mallocs = true;
+	if (!campaign_wants(c, SERIES_MALLOCS))
+		return;
+	campaign_group(c);
+	campaign_add(c, SERIES_MALLOCS, &s);
+}
+
 static void add_all(struct campaign *c)
 {
 	struct scenario s;
@@ -89,6 +110,8 @@ static void add_all(struct campaign *c)
 	s.window = 1;
 	s.idle = IDLE;
 	add(c, RATIO_IDLE, s);
+	add_mallocs(c, SCENARIO_PLAIN, 1);
+	add_mallocs(c, SCENARIO_SEALED, 10);
 }
 
 /* --- what came of it -------------------------------------------------------------------------- */
@@ -145,6 +168,22 @@ static void print_idle(const struct campaign *c, FILE *to)
 		cell(&theirs, to);
 		fputc('\n', to);
 	}
+}
+
+static void print_mallocs(const struct campaign *c, FILE *to)
+{
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct json_entry *e = &c->entries[i];
+		struct figure f = ratio_figure(e, OUTCOME_MALLOCS);
+		char words[RATIO_WORDS_BYTES];
+
+		if (strcmp(e->series, SERIES_MALLOCS) || !f.n)
+			continue;
+		ratio_words(&e->scenario, words);
+		fprintf(to, "\nmallocs of a million deliveries, %s: %s: %.3g (%.3g-%.3g)",
+			scenario_server_name(e->scenario.server), words, f.median, f.min, f.max);
+	}
+	fputc('\n', to);
 }
 
 /* What a figure of messages that did not arrive, or of late clients, is worth. */
@@ -210,6 +249,7 @@ static void print(const struct campaign *c, FILE *to)
 		fprintf(to, "(brokers not limited, for want of a cgroup: the clients may set the "
 			    "rate)\n");
 	print_idle(c, to);
+	print_mallocs(c, to);
 	print_targets(c, to);
 	print_doubts(c, to);
 }
