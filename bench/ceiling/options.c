@@ -2,11 +2,10 @@
 #include "bench/ceiling/options.h"
 
 #include <argp.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
+#include "bench/lab/number.h"
 #include "userspace/base/log.h"
 
 #define SECONDS_MIN 0.001
@@ -47,47 +46,14 @@ static const struct argp_option crypto_options[] = {
 };
 /* clang-format on */
 
-static unsigned number(const char *name, const char *arg, unsigned long max, char **end)
-{
-	unsigned long v;
-
-	errno = 0;
-	v = strtoul(arg, end, 10);
-	if (errno || *end == arg || *arg < '0' || *arg > '9' || !v || v > max)
-		exit_with(EX_USAGE, "--%s: a number from 1 to %lu, not \"%s\"", name, max, arg);
-	return (unsigned)v;
-}
-
-static double seconds(const char *arg)
-{
-	char *end;
-	double v = strtod(arg, &end);
-
-	if (end == arg || *end || !(v >= SECONDS_MIN && v <= SECONDS_MAX))
-		exit_with(EX_USAGE, "--seconds: a number from %g to %d, not \"%s\"", SECONDS_MIN,
-			  SECONDS_MAX, arg);
-	return v;
-}
-
-static unsigned rounds(const char *arg)
-{
-	char *end;
-	unsigned v = number("rounds", arg, COURSE_ROUNDS_MAX, &end);
-
-	if (*end)
-		exit_with(EX_USAGE, "--rounds: a number from 1 to %d, not \"%s\"",
-			  COURSE_ROUNDS_MAX, arg);
-	return v;
-}
-
 static void processes(const char *arg, struct course_plan *p)
 {
 	const char *at = arg;
-	char *end;
+	const char *end;
 
 	p->n_counts = 0;
 	for (;;) {
-		unsigned v = number("processes", at, CREW_MAX, &end);
+		unsigned v = number_first_of("processes", at, 1, CREW_MAX, &end);
 
 		if (p->n_counts == COURSE_COUNTS_MAX || (*end && *end != ',') ||
 		    (p->n_counts && v <= p->counts[p->n_counts - 1]))
@@ -118,10 +84,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_SECONDS:
-		o->plan.seconds = seconds(arg);
+		o->plan.seconds = number_real_of("seconds", arg, SECONDS_MIN, SECONDS_MAX);
 		return 0;
 	case OPT_ROUNDS:
-		o->plan.rounds = rounds(arg);
+		o->plan.rounds = number_of("rounds", arg, 1, COURSE_ROUNDS_MAX);
 		return 0;
 	case OPT_PROCESSES:
 		processes(arg, &o->plan);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <argp.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "bench/flood/flood.h"
+#include "bench/lab/number.h"
 #include "userspace/base/log.h"
 
 #define SECONDS_MIN   0.2
@@ -62,31 +61,6 @@ static const struct argp_option options[] = {
 };
 /* clang-format on */
 
-static unsigned number(struct argp_state *state, const char *name, const char *arg, unsigned min,
-		       unsigned max)
-{
-	unsigned long v;
-	char *end;
-
-	errno = 0;
-	v = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || v < min || v > max)
-		exit_with(EX_USAGE, "--%s: a number from %u to %u, not \"%s\"", name, min, max,
-			  arg);
-	return (unsigned)v;
-}
-
-static double seconds(const char *arg)
-{
-	char *end;
-	double v = strtod(arg, &end);
-
-	if (end == arg || *end || !(v >= SECONDS_MIN && v <= TRIAL_SECONDS_MAX))
-		exit_with(EX_USAGE, "--seconds: a number from %.1f to %d, not \"%s\"", SECONDS_MIN,
-			  TRIAL_SECONDS_MAX, arg);
-	return v;
-}
-
 /* Calls take() for each word between commas; false from it: there is no such word. */
 static void each_word(const char *name, const char *arg,
 		      bool (*take)(struct flood_options *o, struct bytes word),
@@ -135,33 +109,32 @@ static bool take_filter(struct flood_options *o, struct bytes word)
 	return false;
 }
 
-static error_t parse_number(int key, const char *arg, struct argp_state *state,
-			    struct flood_options *o)
+static error_t parse_number(int key, const char *arg, struct flood_options *o)
 {
 	switch (key) {
 	case OPT_RATE:
-		o->trial.rate = number(state, "rate", arg, 1, FLOODER_RATE_MAX);
+		o->trial.rate = number_of("rate", arg, 1, FLOODER_RATE_MAX);
 		return 0;
 	case OPT_ROUNDS:
-		o->rounds = number(state, "rounds", arg, 1, FLOOD_ROUNDS_MAX);
+		o->rounds = number_of("rounds", arg, 1, FLOOD_ROUNDS_MAX);
 		return 0;
 	case OPT_DEVICES:
-		o->devices = number(state, "devices", arg, 1, SITE_DEVICES_MAX);
+		o->devices = number_of("devices", arg, 1, SITE_DEVICES_MAX);
 		return 0;
 	case OPT_CLIENTS:
-		o->trial.clients = number(state, "clients", arg, 1, LOAD_CLIENTS_MAX);
+		o->trial.clients = number_of("clients", arg, 1, LOAD_CLIENTS_MAX);
 		return 0;
 	case OPT_CONNECTS:
-		o->trial.connects = number(state, "connects", arg, 1, CONNECTS_MAX);
+		o->trial.connects = number_of("connects", arg, 1, CONNECTS_MAX);
 		return 0;
 	case OPT_HOLD:
-		o->trial.hold_ms = number(state, "hold-ms", arg, 1, HOLD_MS_MAX);
+		o->trial.hold_ms = number_of("hold-ms", arg, 1, HOLD_MS_MAX);
 		return 0;
 	case OPT_PAIRS:
-		o->pairs = number(state, "price-pairs", arg, 0, PRICE_PAIRS_MAX);
+		o->pairs = number_of("price-pairs", arg, 0, PRICE_PAIRS_MAX);
 		return 0;
 	case OPT_PERCENT:
-		o->server_percent = number(state, "server-cpu-percent", arg, 1, PERCENT_MAX);
+		o->server_percent = number_of("server-cpu-percent", arg, 1, PERCENT_MAX);
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -173,7 +146,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_SECONDS:
-		o->trial.seconds = seconds(arg);
+		o->trial.seconds = number_real_of("seconds", arg, SECONDS_MIN, TRIAL_SECONDS_MAX);
 		return 0;
 	case OPT_KIND:
 		memset(o->kinds, 0, sizeof(o->kinds));
@@ -197,7 +170,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		exit_with(EX_USAGE, "not an option: \"%s\"", arg);
 	}
-	return parse_number(key, arg, state, o);
+	return parse_number(key, arg, o);
 }
 
 /* Devices may connect five times a second each: enough of them, and no more latencies than fit. */

@@ -2,7 +2,6 @@
 #include "bench/flow/campaign.h"
 
 #include <argp.h>
-#include <errno.h>
 #include <fnmatch.h>
 #include <jansson.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "bench/lab/lab.h"
+#include "bench/lab/number.h"
 #include "bench/lab/results.h"
 #include "userspace/base/log.h"
 
@@ -49,21 +49,13 @@ static const struct argp_option options[] = {
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct campaign *c = state->input;
-	char *end;
 
 	switch (key) {
 	case OPT_SECONDS:
-		c->seconds = strtod(arg, &end);
-		if (end == arg || *end || !(c->seconds >= SECONDS_MIN && c->seconds <= SECONDS_MAX))
-			exit_with(EX_USAGE, "--seconds: a number from %.1f to %d, not \"%s\"",
-				  SECONDS_MIN, SECONDS_MAX, arg);
+		c->seconds = number_real_of("seconds", arg, SECONDS_MIN, SECONDS_MAX);
 		return 0;
 	case OPT_ROUNDS:
-		c->rounds = (unsigned)strtoul(arg, &end, 10);
-		if (end == arg || *end || *arg == '-' || !c->rounds ||
-		    c->rounds > CAMPAIGN_ROUNDS_MAX)
-			exit_with(EX_USAGE, "--rounds: a number from 1 to %d, not \"%s\"",
-				  CAMPAIGN_ROUNDS_MAX, arg);
+		c->rounds = number_of("rounds", arg, 1, CAMPAIGN_ROUNDS_MAX);
 		return 0;
 	case OPT_QUICK:
 		c->quick = true;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <argp.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "bench/flow/run.h"
 #include "bench/flow/tape.h"
+#include "bench/lab/number.h"
 #include "userspace/base/log.h"
 
 #define SECONDS_MIN  0.1
@@ -83,30 +82,6 @@ static const struct argp_option options[] = {
 };
 /* clang-format on */
 
-static unsigned number(const char *name, const char *arg, unsigned min, unsigned max)
-{
-	unsigned long v;
-	char *end;
-
-	errno = 0;
-	v = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || v < min || v > max)
-		exit_with(EX_USAGE, "--%s: a number from %u to %u, not \"%s\"", name, min, max,
-			  arg);
-	return (unsigned)v;
-}
-
-static double real(const char *name, const char *arg, double min, double max)
-{
-	char *end;
-	double v = strtod(arg, &end);
-
-	if (end == arg || *end || !(v >= min && v <= max))
-		exit_with(EX_USAGE, "--%s: a number from %g to %.0f, not \"%s\"", name, min, max,
-			  arg);
-	return v;
-}
-
 static enum scenario_kind kind(const char *arg)
 {
 	for (unsigned i = 0; i < SCENARIO_KINDS; i++) {
@@ -132,25 +107,25 @@ static error_t parse_more(int key, const char *arg, struct run_options *o)
 
 	switch (key) {
 	case OPT_CONTEXT:
-		s->context = number("context", arg, 1, CONTEXT_MAX);
+		s->context = number_of("context", arg, 1, CONTEXT_MAX);
 		return 0;
 	case OPT_BATCH:
-		s->batch = number("batch", arg, 1, BATCH_MAX);
+		s->batch = number_of("batch", arg, 1, BATCH_MAX);
 		return 0;
 	case OPT_HSMD:
-		s->hsmd = number("hsmd", arg, 1, HSMD_MAX);
+		s->hsmd = number_of("hsmd", arg, 1, HSMD_MAX);
 		return 0;
 	case OPT_WORKERS:
-		s->workers = number("workers", arg, 0, WORKERS_MAX_);
+		s->workers = number_of("workers", arg, 0, WORKERS_MAX_);
 		return 0;
 	case OPT_IDLE:
-		s->idle = number("idle", arg, 0, IDLE_MAX);
+		s->idle = number_of("idle", arg, 0, IDLE_MAX);
 		return 0;
 	case OPT_OTHERS:
-		s->others = number("others", arg, 0, OTHERS_MAX);
+		s->others = number_of("others", arg, 0, OTHERS_MAX);
 		return 0;
 	case OPT_ROUNDS:
-		o->rounds = number("rounds", arg, 1, RUN_ROUNDS_MAX);
+		o->rounds = number_of("rounds", arg, 1, RUN_ROUNDS_MAX);
 		return 0;
 	case OPT_MALLOCS:
 		s->count_mallocs = true;
@@ -183,26 +158,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		s->server = server(arg);
 		return 0;
 	case OPT_CLIENTS:
-		s->clients = number("clients", arg, 1, CLIENTS_MAX);
+		s->clients = number_of("clients", arg, 1, CLIENTS_MAX);
 		return 0;
 	case OPT_TOPICS:
-		s->topics = number("topics", arg, 1, TOPICS_MAX);
+		s->topics = number_of("topics", arg, 1, TOPICS_MAX);
 		return 0;
 	case OPT_QOS:
-		s->qos = number("qos", arg, 0, 2);
+		s->qos = number_of("qos", arg, 0, 2);
 		return 0;
 	case OPT_PAYLOAD:
-		s->payload = number("payload", arg, TAPE_MARK_BYTES, PAYLOAD_MAX);
+		s->payload = number_of("payload", arg, TAPE_MARK_BYTES, PAYLOAD_MAX);
 		return 0;
 	case OPT_WINDOW:
-		s->window = number("window", arg, 1, WINDOW_MAX);
+		s->window = number_of("window", arg, 1, WINDOW_MAX);
 		return 0;
 	case OPT_RATE:
-		s->rate = real("rate", arg, 1, RATE_MAX);
+		s->rate = number_real_of("rate", arg, 1, RATE_MAX);
 		s->window = 0;
 		return 0;
 	case OPT_SECONDS:
-		s->seconds = real("seconds", arg, SECONDS_MIN, SECONDS_MAX);
+		s->seconds = number_real_of("seconds", arg, SECONDS_MIN, SECONDS_MAX);
 		return 0;
 	}
 	return parse_more(key, arg, o);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <argp.h>
-#include <stdlib.h>
 #include <sysexits.h>
 
 #include "bench/reach/reach_impl.h"
+#include "bench/lab/number.h"
 #include "userspace/base/log.h"
 
 #define SECONDS_MIN   0.2
@@ -35,40 +35,19 @@ static const struct argp_option options[] = {
 };
 /* clang-format on */
 
-static unsigned number(const char *name, const char *arg, unsigned max)
-{
-	char *end;
-	unsigned long v = strtoul(arg, &end, 10);
-
-	if (end == arg || *end || *arg < '0' || *arg > '9' || !v || v > max)
-		exit_with(EX_USAGE, "--%s: a number from 1 to %u, not \"%s\"", name, max, arg);
-	return (unsigned)v;
-}
-
-static double seconds(const char *arg)
-{
-	char *end;
-	double v = strtod(arg, &end);
-
-	if (end == arg || *end || !(v >= SECONDS_MIN && v <= SECONDS_MAX))
-		exit_with(EX_USAGE, "--seconds: a number from %g to %d, not \"%s\"", SECONDS_MIN,
-			  SECONDS_MAX, arg);
-	return v;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct reach_options *o = state->input;
 
 	switch (key) {
 	case OPT_SECONDS:
-		o->seconds = seconds(arg);
+		o->seconds = number_real_of("seconds", arg, SECONDS_MIN, SECONDS_MAX);
 		return 0;
 	case OPT_ROUNDS:
-		o->rounds = number("rounds", arg, REACH_ROUNDS_MAX);
+		o->rounds = number_of("rounds", arg, 1, REACH_ROUNDS_MAX);
 		return 0;
 	case OPT_RECEIVERS:
-		o->receivers = number("receivers", arg, RECEIVERS_MAX);
+		o->receivers = number_of("receivers", arg, 1, RECEIVERS_MAX);
 		return 0;
 	case OPT_ONLY:
 		if (snprintf(o->only, sizeof(o->only), "*%s*", arg) >= (int)sizeof(o->only))
