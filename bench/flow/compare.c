@@ -151,6 +151,21 @@ static void print_table(const struct campaign *c, const char *series, const char
 	}
 }
 
+static void print_connects(const struct campaign *c, FILE *to)
+{
+	struct ratio r[RATIO_PAIRS_MAX];
+
+	print_table(c, RATIO_CONNECTS, "connects", to);
+	if (!ratio_find(c->entries, c->n, RATIO_CONNECTS, r))
+		return;
+	if (c->capped_by)
+		fprintf(to, "(brokers limited to %d %% of a CPU, by %s)\n",
+			CAMPAIGN_CONNECT_PERCENT, c->capped_by);
+	else
+		fprintf(to, "(brokers not limited, for want of a cgroup: the clients may set the "
+			    "rate)\n");
+}
+
 static void print_idle(const struct campaign *c, FILE *to)
 {
 	struct ratio r[RATIO_PAIRS_MAX];
@@ -241,13 +256,7 @@ static void print(const struct campaign *c, FILE *to)
 		"ratios, each made within a round: above 1 is in favour of ssdtf-broker\n",
 		c->rounds, c->rounds == 1 ? "" : "s", c->seconds);
 	print_table(c, RATIO_MESSAGES, "messages", to);
-	print_table(c, RATIO_CONNECTS, "connects", to);
-	if (c->capped_by)
-		fprintf(to, "(brokers limited to %d %% of a CPU, by %s)\n",
-			CAMPAIGN_CONNECT_PERCENT, c->capped_by);
-	else
-		fprintf(to, "(brokers not limited, for want of a cgroup: the clients may set the "
-			    "rate)\n");
+	print_connects(c, to);
 	print_idle(c, to);
 	print_mallocs(c, to);
 	print_targets(c, to);
