@@ -257,8 +257,7 @@ void deliveries_restart(struct broker *b, struct session *s)
 		list_del(&d->link);
 		list_add_head(&s->waiting, &d->link);
 	}
-	if (s->conn)
-		session_mark_dirty(b, s);
+	session_mark_dirty(b, s);
 }
 
 /* PUBREC: the client has it [MQTT-4.3.3-1]; its id stays in use for PUBREL. One that was to be sent
