@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "bench/flood/flood.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "bench/flood/report.h"
-#include "userspace/base/file.h"
+#include "bench/lab/results.h"
 #include "userspace/base/log.h"
 
 /* Of a trial, besides its windows: start, warm-up, settling. */
@@ -100,19 +97,6 @@ static int body(struct lab *lab, void *ctx)
 	return o->json ? report_write(&r->flood, o->json) : 0;
 }
 
-/* Before a quarter of an hour was spent on what goes there. */
-static void json_check(const char *path)
-{
-	char folder[FILE_PATH_BYTES_MAX];
-	const char *slash = strrchr(path, '/');
-	int n = slash == path ? 1 : slash ? (int)(slash - path) : 0;
-
-	if (snprintf(folder, sizeof(folder), "%.*s", n, n ? path : "") >= (int)sizeof(folder))
-		exit_with(EX_USAGE, "--json: the path is too long");
-	if (access(n ? folder : ".", W_OK | X_OK))
-		exit_with(EX_CANTCREAT, "--json %s: %s", path, strerror(errno));
-}
-
 int flood_main(int argc, char **argv)
 {
 	static struct run r;
@@ -122,7 +106,7 @@ int flood_main(int argc, char **argv)
 	if (geteuid())
 		exit_with(EX_NOPERM, "it makes network namespaces, which takes root: sudo");
 	if (r.options.json)
-		json_check(r.options.json);
+		results_check_path(r.options.json);
 	if (site_find(&r.site, r.options.programs, missing, sizeof(missing)))
 		exit_with(EX_UNAVAILABLE, "%s", missing);
 	return lab_run(r.options.server_percent, body, &r);

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "bench/flood/report.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bench/flood/judge.h"
-#include "userspace/base/file.h"
-#include "userspace/base/log.h"
+#include "bench/lab/results.h"
 
 #define NAME_COLUMNS   32
 #define VALUE_COLUMNS  24
@@ -397,15 +393,8 @@ static json_t *all_json(const struct flood *f)
 int report_write(const struct flood *f, const char *path)
 {
 	json_t *j = all_json(f);
-	char *text = j ? json_dumps(j, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-	int ret = -ENOMEM;
+	int status = results_write(j, path);
 
 	json_decref(j);
-	if (text)
-		ret = file_write(AT_FDCWD, path, bytes_str(text), 0644);
-	free(text);
-	if (!ret)
-		return 0;
-	log_error("%s: %s", path, strerror(-ret));
-	return EX_CANTCREAT;
+	return status;
 }
