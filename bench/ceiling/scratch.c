@@ -12,12 +12,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "bench/lab/child.h"
 #include "userspace/base/log.h"
 
 #define FOLDERS_OPEN 8
-
-/* Signals that end the program; the folder goes first. */
-static const int endings[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
 
 static void folder_make(char dir[SCRATCH_PATH_BYTES])
 {
@@ -42,19 +40,6 @@ static void folder_remove(const char *dir)
 {
 	if (nftw(dir, remove_one, FOLDERS_OPEN, FTW_DEPTH | FTW_PHYS))
 		log_warn("%s cannot be removed: %s", dir, strerror(errno));
-}
-
-/* One that whoever started us had us ignore (nohup) stays ignored. */
-static void signals_wanted(sigset_t *ret_set)
-{
-	struct sigaction now;
-
-	(void)sigemptyset(ret_set);
-	(void)sigaddset(ret_set, SIGCHLD);
-	for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
-		if (!sigaction(endings[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			(void)sigaddset(ret_set, endings[i]);
-	}
 }
 
 /* Its status as waitpid() has it, once all are gone that it started; *ret_signal is one that wanted
@@ -92,7 +77,7 @@ int scratch_run(int (*body)(const char *dir, void *ctx), void *ctx)
 	pid_t pid, self = getpid();
 
 	folder_make(dir);
-	signals_wanted(&set);
+	child_endings(&set);
 	(void)sigprocmask(SIG_BLOCK, &set, &before);
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	(void)fflush(NULL);

@@ -207,6 +207,19 @@ bool child_said(const char *log, const char *text, char *line, size_t room)
 	return true;
 }
 
+void child_endings(sigset_t *ret_set)
+{
+	static const int endings[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+	struct sigaction now;
+
+	(void)sigemptyset(ret_set);
+	(void)sigaddset(ret_set, SIGCHLD);
+	for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
+		if (!sigaction(endings[i], NULL, &now) && now.sa_handler != SIG_IGN)
+			(void)sigaddset(ret_set, endings[i]);
+	}
+}
+
 void child_must(const struct child_place *where, const char *name, const char *const *args)
 {
 	char line[LINE_BYTES];

@@ -7,6 +7,7 @@
 #ifndef SSDTF_BENCH_CHILD_H
 #define SSDTF_BENCH_CHILD_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -44,6 +45,10 @@ int child_wait(struct child *c);
 bool child_ended(struct child *c);
 /* SIGTERM to it, and after a while SIGKILL. */
 void child_stop(struct child *c);
+
+/* What a process waits for that has to clean up after its children: SIGCHLD, and the signals that
+ * ask for an end. One that whoever started us had us ignore (nohup) stays ignored. */
+void child_endings(sigset_t *ret_set);
 
 /* A program that is to end with 0. Where it does not, the program ends with the last line of its
  * log. */

@@ -19,6 +19,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "bench/lab/child.h"
 #include "bench/lab/group.h"
 #include "bench/lab/netlink.h"
 #include "userspace/base/log.h"
@@ -34,9 +35,6 @@
 #define OWN_PREFIX     17 /* the lower half are the client namespace's own */
 #define TMPFS_OPTIONS  "mode=0711,size=256m"
 #define FILES_MAX      65536
-
-/* Signals that end the program; the lab goes first. */
-static const int endings[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
 
 /* --- set-up, in the lab ----------------------------------------------------------------------- */
 
@@ -282,19 +280,6 @@ static void end_with(int parent_pidfd)
 	(void)close(parent_pidfd);
 }
 
-/* A signal that whoever started us had us ignore (nohup) stays ignored. */
-static void signals_wanted(sigset_t *ret_set)
-{
-	struct sigaction now;
-
-	(void)sigemptyset(ret_set);
-	(void)sigaddset(ret_set, SIGCHLD);
-	for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
-		if (!sigaction(endings[i], NULL, &now) && now.sa_handler != SIG_IGN)
-			(void)sigaddset(ret_set, endings[i]);
-	}
-}
-
 /* The lab's exit status as waitpid() has it; *ret_signal is one that wanted an end, or 0. */
 static int wait_for(pid_t pid, const sigset_t *set, int *ret_signal)
 {
@@ -374,7 +359,7 @@ int lab_run(unsigned server_percent, int (*body)(struct lab *lab, void *ctx), vo
 
 	folder_make(&lab);
 	group_start(&lab, server_percent);
-	signals_wanted(&set);
+	child_endings(&set);
 	(void)sigprocmask(SIG_BLOCK, &set, &before);
 	self = pidfd_open(getpid(), 0);
 	pid = self < 0 || unshare(CLONE_NEWPID) ? -1 : fork();
