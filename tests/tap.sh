@@ -35,6 +35,21 @@ tap_note() {
 	sed 's/^/# /'
 }
 
+# tap_refuses STATUS TEXT COMMAND...: it ends so, with one line of complaint that has TEXT in it,
+# and no output. $work is a folder to write to, $O where programs are: neither stands in the name.
+tap_refuses() {
+	local status=$1 text=$2 bad=0 said
+
+	shift 2
+	said=${*//"$work"/.}
+	"$@" >"$work/out" 2>"$work/err" </dev/null
+	[[ $? == "$status" ]] || bad=1
+	grep -qF -- "$text" "$work/err" || bad=1
+	[[ $(wc -l <"$work/err") == 1 && ! -s $work/out ]] || bad=1
+	tap $bad "refused with $status: ${said//"$O/"/}"
+	((!bad)) || tap_note <"$work/err"
+}
+
 tap_done() {
 	echo "1..$tap_count"
 	((!tap_failed))

@@ -20,17 +20,8 @@ mkdir "$TMPDIR"
 chmod 711 "$work"
 trap 'left | sed -n "s|^/proc/\([0-9]*\)/.*|\1|p" | xargs -r kill -KILL; rm -rf "$work"' EXIT
 
-# refuses STATUS TEXT ARGUMENT...: it ends so, with one line that has TEXT in it, and no output.
-refuses() {
-	local status=$1 text=$2 bad=0
-
-	shift 2
-	"${as[@]}" "$bench" "$@" >"$work/out" 2>"$work/err" </dev/null
-	[[ $? == "$status" ]] || bad=1
-	grep -qF -- "$text" "$work/err" || bad=1
-	[[ $(wc -l <"$work/err") == 1 && ! -s $work/out ]] || bad=1
-	tap $bad "refused with $status: ${as[*]:+${as[*]} }ssdtf-bench $*"
-	((!bad)) || tap_note <"$work/err"
+refuses() { # STATUS TEXT ARGUMENT...
+	tap_refuses "$1" "$2" "${as[@]}" "$bench" "${@:3}"
 }
 
 # What is left of a run: processes (not zombies, which are their new parent's), mounts, folders.

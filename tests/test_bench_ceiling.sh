@@ -21,17 +21,8 @@ export TMPDIR=$work/tmp SSDTF_BENCH_TEST=$work
 mkdir "$TMPDIR" "$work/tokens"
 trap 'left | sed -n "s|^/proc/\([0-9]*\)/.*|\1|p" | xargs -r kill -KILL; rm -rf "$work"' EXIT
 
-# refuses STATUS TEXT ARGUMENT...: it ends so, with one line that has TEXT in it, and no output.
-refuses() {
-	local status=$1 text=$2 bad=0
-
-	shift 2
-	"$bench" "$@" >"$work/out" 2>"$work/err" </dev/null
-	[[ $? == "$status" ]] || bad=1
-	grep -qF -- "$text" "$work/err" || bad=1
-	[[ $(wc -l <"$work/err") == 1 && ! -s $work/out ]] || bad=1
-	tap $bad "refused with $status: ssdtf-bench ${*//$work/.}"
-	((!bad)) || tap_note <"$work/err"
+refuses() { # STATUS TEXT ARGUMENT...
+	tap_refuses "$1" "$2" "$bench" "${@:3}"
 }
 
 # What is left of a run: processes (not zombies, which are their new parent's) and folders.

@@ -18,17 +18,8 @@ export TMPDIR=$work
 chmod 711 "$work"
 trap 'rm -rf "$work"' EXIT
 
-# refuses STATUS TEXT OPTION...: it ends so, with one line that has TEXT in it, and no output.
-refuses() {
-	local status=$1 text=$2 bad=0
-
-	shift 2
-	"${as[@]}" "$bench" run "$@" >"$work/out" 2>"$work/err" </dev/null
-	[[ $? == "$status" ]] || bad=1
-	grep -qF -- "$text" "$work/err" || bad=1
-	[[ $(wc -l <"$work/err") == 1 && ! -s $work/out ]] || bad=1
-	tap $bad "refused with $status: run $*"
-	((!bad)) || tap_note <"$work/err"
+refuses() { # STATUS TEXT ARGUMENT...
+	tap_refuses "$1" "$2" "${as[@]}" "$bench" run "${@:3}"
 }
 
 # --- words -------------------------------------------------------------------------------------
