@@ -20,7 +20,7 @@ WAIT = 10.0 * tap.SCALE  # seconds for what must come
 KEEPALIVE = 60 * tap.SCALE  # seconds, of sessions that a test may leave alone for a while
 
 
-class Closed(Exception):
+class Closed(ConnectionError):
     """The broker ended the connection."""
 
 
@@ -118,7 +118,10 @@ class Connection:
     """address: (host, port); source: the address to connect from, where it matters."""
 
     def __init__(self, address, source=None):
-        self.socket = socket.create_connection(address, WAIT, (source, 0) if source else None)
+        try:
+            self.socket = socket.create_connection(address, WAIT, (source, 0) if source else None)
+        except ConnectionResetError:  # closed at once: its RST may come before connect() looks
+            raise Closed() from None
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.got = b""
 

@@ -789,8 +789,11 @@ def too_many_connections():
     p = spare.start()
     address = (g.host, int(p.wait_text(r"listening on [\d.]+:(\d+)").group(1)))
     waiting = [mqtt.Connection(address) for _ in range(8)]
-    with mqtt.Connection(address) as ninth:
-        tap.equal(ninth.closes(), [], "what the ninth gets")
+    try:
+        with mqtt.Connection(address) as ninth:
+            tap.equal(ninth.closes(), [], "what the ninth gets")
+    except mqtt.Closed:
+        pass  # so fast that there was no connection
     for c in waiting:
         c.close()
 
