@@ -86,8 +86,7 @@ void ends_bundle(struct fixture_client *f, const struct terms *t, struct end *to
 	struct bundle_party b = {
 		.party_id = bytes_str(t->id),
 		.signing = t->signing->point,
-		.gateway_id = bytes_str("gw-1"),
-		.broker = f->broker.point,
+		.broker = { .gateway_id = bytes_str("gw-1"), .signing = f->broker.point },
 		.k_adm = { 1, 2, 3 },
 	};
 	struct statement s = { .kind = STATEMENT_BUNDLE,

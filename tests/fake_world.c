@@ -191,8 +191,7 @@ struct bytes world_bundle(struct world *w)
 {
 	struct bytes_writer out = bytes_writer_of(w->bundle, sizeof(w->bundle));
 	struct bundle_gateway head = {
-		.gateway_id = bytes_str("gw1"),
-		.broker = w->fake->key_point,
+		.broker = { .gateway_id = bytes_str("gw1"), .signing = w->fake->key_point },
 	};
 
 	bundle_gateway_write_head(&head, &out);
@@ -202,6 +201,7 @@ struct bytes world_bundle(struct world *w)
 	bytes_write_u32(&out, w->n_revoked);
 	for (unsigned i = 0; i < w->n_revoked; i++)
 		bundle_gateway_write_revoked(&w->revoked[i], &out);
+	bytes_write_u32(&out, 0); /* updates */
 	ASSERT_FALSE(out.bad);
 	return bytes_of(w->bundle, out.used);
 }

@@ -65,6 +65,9 @@ static struct record_scope sample_scope(void)
 		.n_filters = 3,
 		.filters = { bytes_str("hall/+/temperature"), bytes_str("plant/#"),
 			     bytes_str("\xe6\xb8\xa9\xe5\xba\xa6") },
+		.flags = RECORD_SCOPE_PADDED,
+		.n_public_filters = 1,
+		.public_filters = { bytes_str("open/#") },
 	};
 }
 
@@ -92,6 +95,9 @@ static struct record_party sample_party(void)
 		.id = bytes_str("dev:1"),
 		.roles = RECORD_ROLE_DEVICE | RECORD_ROLE_RECEIVER,
 		.signing = point_of(9),
+		.has_previous = true,
+		.previous = point_of(8),
+		.previous_until_ms = 1750000000000,
 		.has_encryption = true,
 		.encryption = point_of(3),
 		.n_scopes = 2,
@@ -99,11 +105,34 @@ static struct record_party sample_party(void)
 	};
 }
 
+static struct record_broker sample_broker(void)
+{
+	return (struct record_broker){ .gateway_id = bytes_str("gw-1"),
+				       .signing = point_of(4),
+				       .has_next = true,
+				       .next = point_of(7),
+				       .next_from_ms = 1760000000000 };
+}
+
+/* A statement inside a bundle: its own signature is not looked at there. */
+static struct bytes sample_update(enum statement_kind kind)
+{
+	static uint8_t whole[256];
+	struct bytes_writer w = bytes_writer_of(whole, sizeof(whole));
+	const struct statement s = { .kind = kind, .serial = 41, .body = bytes_str("record") };
+	static const uint8_t signature[P256_SIG_BYTES];
+
+	statement_write_unsigned(&s, &w);
+	bytes_write(&w, bytes_of(signature, sizeof(signature)));
+	ASSERT_FALSE(w.bad);
+	return bytes_of(whole, w.used);
+}
+
 /* A gateway's bundle with two of everything; returns its length. */
 static size_t sample_gateway(uint8_t *out, size_t room)
 {
 	struct bytes_writer w = bytes_writer_of(out, room);
-	struct bundle_gateway b = { .gateway_id = bytes_str("gw-1"), .broker = point_of(4) };
+	struct bundle_gateway b = { .broker = sample_broker() };
 	struct record_scope scope = sample_scope();
 	struct bundle_gateway_party party = { .party = sample_party(),
 					      .admission_flags = BUNDLE_ADMISSION_NO_CLOCK,
@@ -132,6 +161,9 @@ static size_t sample_gateway(uint8_t *out, size_t room)
 	bundle_gateway_write_revoked(&revoked, &w);
 	revoked.key_id++;
 	bundle_gateway_write_revoked(&revoked, &w);
+	bytes_write_u32(&w, 2);
+	bundle_gateway_write_update(sample_update(STATEMENT_SCOPE), &w);
+	bundle_gateway_write_update(sample_update(STATEMENT_GRANT), &w);
 	ASSERT_FALSE(w.bad);
 	return w.used;
 }
@@ -141,8 +173,7 @@ static size_t sample_bundle(uint8_t *out, size_t room)
 	struct bytes_writer w = bytes_writer_of(out, room);
 	struct bundle_party b = { .party_id = bytes_str("dev:1"),
 				  .signing = point_of(9),
-				  .gateway_id = bytes_str("gw-1"),
-				  .broker = point_of(4),
+				  .broker = sample_broker(),
 				  .admission_flags = 0,
 				  .k_adm = { 0xaa, 0xbb } };
 	struct record_scope scope = sample_scope();
@@ -354,7 +385,7 @@ TEST(scope_filter_limit)
 	s.n_filters = RECORD_FILTERS_MAX;
 	w = bytes_writer_of(buf, sizeof(buf));
 	record_scope_encode(&s, &w);
-	bytes_store_u16(buf + w.used - RECORD_FILTERS_MAX * 5 - 2, RECORD_FILTERS_MAX + 1);
+	bytes_store_u16(buf + w.used - 2 - 8 - RECORD_FILTERS_MAX * 5 - 2, RECORD_FILTERS_MAX + 1);
 	bytes_write_u16_view(&w, bytes_str("t/a"));
 	ASSERT_FALSE(w.bad);
 	EXPECT_EQ(record_scope_decode(bytes_of(buf, w.used), &s), -EBADMSG);
@@ -371,7 +402,7 @@ TEST(grant_fields_refused)
 
 		switch (field) {
 		case 0:
-			g.flags = 4;
+			g.flags = 16;
 			break;
 		case 1:
 			g.b.b[1] ^= 0x80;
@@ -399,7 +430,8 @@ TEST(party_fields_refused)
 	uint8_t buf[8192];
 	struct record_party p = sample_party(), got;
 	struct bytes_writer w = bytes_writer_of(buf, sizeof(buf));
-	size_t has_encryption_at = 1 + p.id.n + 1 + P256_POINT_BYTES;
+	size_t has_previous_at = 1 + p.id.n + 2 + P256_POINT_BYTES;
+	size_t has_encryption_at = has_previous_at + 1 + P256_POINT_BYTES + 8;
 
 	record_party_encode(&p, &w);
 	ASSERT_EQ(buf[has_encryption_at], 1);
@@ -407,7 +439,13 @@ TEST(party_fields_refused)
 	EXPECT_EQ(record_party_decode(bytes_of(buf, w.used), &got), -EBADMSG);
 	buf[has_encryption_at] = 1;
 	ASSERT_EQ(record_party_decode(bytes_of(buf, w.used), &got), 0);
+	buf[has_previous_at] = 2;
+	EXPECT_EQ(record_party_decode(bytes_of(buf, w.used), &got), -EBADMSG);
+	buf[has_previous_at] = 1;
 	buf[1 + p.id.n] = 0x10; /* a role of tomorrow */
+	EXPECT_EQ(record_party_decode(bytes_of(buf, w.used), &got), -EBADMSG);
+	buf[1 + p.id.n] = 3;
+	buf[2 + p.id.n] = 4; /* a flag of tomorrow */
 	EXPECT_EQ(record_party_decode(bytes_of(buf, w.used), &got), -EBADMSG);
 
 	for (unsigned i = 0; i < RECORD_SCOPES_MAX; i++)
@@ -611,8 +649,8 @@ TEST(gateway_round_trip)
 	struct bundle_gateway_revoked v;
 
 	ASSERT_EQ(bundle_gateway_decode(bytes_of(body, n), &b), 0);
-	EXPECT_TRUE(bytes_equal(b.gateway_id, bytes_str("gw-1")));
-	ASSERT_BYTES(b.broker.b, broker.b, P256_POINT_BYTES);
+	EXPECT_TRUE(bytes_equal(b.broker.gateway_id, bytes_str("gw-1")));
+	ASSERT_BYTES(b.broker.signing.b, broker.b, P256_POINT_BYTES);
 	EXPECT_EQ(b.unwrap_key_hash[31], 0x11);
 	ASSERT_EQ(b.n_scopes, 2);
 	ASSERT_EQ(b.n_parties, 2);
@@ -658,7 +696,7 @@ TEST(party_bundle_round_trip)
 
 	ASSERT_EQ(bundle_party_decode(bytes_of(body, n), &b), 0);
 	EXPECT_TRUE(bytes_equal(b.party_id, bytes_str("dev:1")));
-	EXPECT_TRUE(bytes_equal(b.gateway_id, bytes_str("gw-1")));
+	EXPECT_TRUE(bytes_equal(b.broker.gateway_id, bytes_str("gw-1")));
 	EXPECT_EQ(b.k_adm[0], 0xaa);
 	ASSERT_EQ(b.n_scopes, 1);
 	ASSERT_EQ(b.n_grants, 1);
@@ -699,7 +737,7 @@ TEST(false_counts)
 	uint8_t body[BODY_BYTES_MAX];
 	struct bundle_gateway b;
 	size_t n = sample_gateway(body, sizeof(body));
-	size_t scopes_at = 1 + 4 + P256_POINT_BYTES + 32;
+	size_t scopes_at = 1 + 4 + P256_POINT_BYTES + 1 + P256_POINT_BYTES + 8 + 32;
 
 	ASSERT_EQ(bytes_load_u32(body + scopes_at), 2);
 	bytes_store_u32(body + scopes_at, UINT32_MAX);
@@ -711,7 +749,7 @@ TEST(bundle_entries_refused)
 {
 	uint8_t buf[4096];
 	struct bytes_writer w = bytes_writer_of(buf, sizeof(buf));
-	struct bundle_gateway_party p = { .party = sample_party(), .admission_flags = 2 };
+	struct bundle_gateway_party p = { .party = sample_party(), .admission_flags = 4 };
 	struct bundle_gateway_grant g = { .grant = sample_grant() };
 	static const uint8_t wrapped[BUNDLE_WRAPPED_BYTES_MAX + 1];
 	struct bytes_reader r;
@@ -755,8 +793,10 @@ TEST(writer_out_of_room)
 
 /* --- statements ---------------------------------------------------------------------------- */
 
-static const enum statement_kind kinds[] = { STATEMENT_SCOPE, STATEMENT_GRANT, STATEMENT_PARTY,
-					     STATEMENT_GATEWAY, STATEMENT_BUNDLE };
+static const enum statement_kind kinds[] = { STATEMENT_SCOPE,	   STATEMENT_GRANT,
+					     STATEMENT_PARTY,	   STATEMENT_GATEWAY,
+					     STATEMENT_BUNDLE,	   STATEMENT_BROKER,
+					     STATEMENT_DISTRIBUTOR, STATEMENT_MANIFEST };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
 TEST(statement_round_trip)
@@ -794,7 +834,8 @@ TEST(statement_labels)
 {
 	static const char *const labels[] = { "ssdtf-stmt-scope-1", "ssdtf-stmt-grant-1",
 					      "ssdtf-stmt-party-1", "ssdtf-stmt-gateway-1",
-					      "ssdtf-stmt-bundle-1" };
+					      "ssdtf-stmt-bundle-1", "ssdtf-stmt-broker-1",
+					      "ssdtf-stmt-distributor-1", "ssdtf-stmt-manifest-1" };
 	uint8_t digest[P256_DIGEST_BYTES], want[HASH_BYTES], text[64];
 
 	for (size_t i = 0; i < N_KINDS; i++) {

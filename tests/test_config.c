@@ -382,16 +382,16 @@ static size_t write_bundle(struct fixture_files *self, const char *gateway_id,
 			   const struct statement *like, const struct p256_private *key,
 			   uint8_t *out, size_t room)
 {
-	struct bundle_gateway g = { .gateway_id = bytes_str(gateway_id) };
+	struct bundle_gateway g = { .broker.gateway_id = bytes_str(gateway_id) };
 	uint8_t body[512], digest[P256_DIGEST_BYTES], sig[P256_SIG_BYTES];
 	struct bytes_writer b = bytes_writer_of(body, sizeof(body));
 	struct bytes_writer w = bytes_writer_of(out, room);
 	struct statement s = *like;
 
-	p256_private_point(self->other, &g.broker);
+	p256_private_point(self->other, &g.broker.signing);
 	memset(g.unwrap_key_hash, 0x5a, sizeof(g.unwrap_key_hash));
 	bundle_gateway_write_head(&g, &b);
-	for (unsigned section = 0; section < 4; section++)
+	for (unsigned section = 0; section < 5; section++)
 		bytes_write_u32(&b, 0);
 	ASSERT_FALSE(b.bad);
 	s.body = bytes_of(body, b.used);
@@ -435,7 +435,7 @@ TEST_F(files, bundle_that_fits_is_taken)
 	ASSERT_EQ(bundlefile_read(self->path, &e, &b, why), 0);
 	ASSERT_EQ(b.statement.serial, 40);
 	p256_private_point(self->other, &broker);
-	ASSERT_BYTES(&b.gateway.broker, &broker, sizeof(broker));
+	ASSERT_BYTES(&b.gateway.broker.signing, &broker, sizeof(broker));
 	ASSERT_EQ(b.gateway.unwrap_key_hash[31], 0x5a);
 	bundlefile_deinit(&b);
 	e.wall_ms = 0; /* a gateway without a clock yet */

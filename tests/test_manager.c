@@ -677,7 +677,7 @@ TEST_F(token, a_reading_that_two_receivers_open)
 	ASSERT_EQ(device.n_scopes, 1);
 	EXPECT_EQ(device.n_grants, 0);
 	EXPECT_EQ(device.n_origins, 0);
-	ASSERT_BYTES(device.broker.b, self->broker.b, sizeof(self->broker.b));
+	ASSERT_BYTES(device.broker.signing.b, self->broker.b, sizeof(self->broker.b));
 	ASSERT_EQ(bundle_party_next_scope(&device.scopes, &scope), 0);
 	EXPECT_EQ(scope.rekey_messages, 100);
 	EXPECT_TRUE(record_valid_at(scope.not_before_ms, scope.not_after_ms, T0 - 60000));
@@ -1037,7 +1037,7 @@ TEST_F(token, several_gateways)
 	COMMAND(self, T0, 0, access_grant(&self->m, &g));
 	BUNDLE(self, T0, 0, bundle_make_party(&self->m, &at2, "r-1", in_base("p")));
 	ASSERT_EQ(bundle_party_decode(open_bundle(self, "p", STATEMENT_BUNDLE).body, &b), 0);
-	EXPECT_TRUE(bytes_equal(b.gateway_id, bytes_str("gw2")));
+	EXPECT_TRUE(bytes_equal(b.broker.gateway_id, bytes_str("gw2")));
 	EXPECT_EQ(b.n_grants, 1);  /* that at gw is not in it */
 	EXPECT_EQ(b.n_origins, 0); /* and here no proof is delivered */
 

@@ -49,8 +49,8 @@ static void put_bundle_with(struct fixture_dir *f, uint64_t serial,
 {
 	struct bundle_party b = { .party_id = bytes_str("rec-1"),
 				  .signing = f->signing_point,
-				  .gateway_id = bytes_str("gw-1"),
-				  .broker = f->signing_point };
+				  .broker = { .gateway_id = bytes_str("gw-1"),
+					      .signing = f->signing_point } };
 	struct statement s = { .kind = STATEMENT_BUNDLE, .serial = serial };
 	uint8_t record[256], body[512], whole[1024], digest[32], sig[64];
 	struct bytes_writer r = bytes_writer_of(record, sizeof(record));

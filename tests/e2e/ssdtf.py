@@ -326,19 +326,21 @@ class Reader:
 class Scope:
     def __init__(self, r):
         self.key_id, self.epoch = r.u(4), r.u(4)
-        self.name, self.suite = r.text(), r.u(1)
+        self.name, self.suite, self.flags = r.text(), r.u(1), r.u(1)
         self.not_before, self.not_after = r.u(8), r.u(8)
         self.key = r.take(65)
         self.rekey_messages, self.rekey_seconds = r.u(4), r.u(4)
         self.filters = r.list(lambda q: q.take(q.u(2)).decode())
+        self.public_filters = r.list(lambda q: q.take(q.u(2)).decode())
 
 
 class Grant:
-    PROOF, REPLACED = 1, 2
+    PROOF, REPLACED, HOP, PADDED = 1, 2, 4, 8
 
     def __init__(self, r):
-        self.id, self.key_id, self.flags = r.take(8), r.u(4), r.u(1)
-        self.receiver, self.b, self.a, self.x = r.text(), r.take(65), r.take(65), r.take(65)
+        self.id, self.source, self.key_id, self.flags = r.take(8), r.take(8), r.u(4), r.u(1)
+        self.upstream, self.receiver, self.a = r.text(), r.text(), r.take(65)
+        self.b, self.x = (None, None) if self.flags & self.HOP else (r.take(65), r.take(65))
         self.not_before, self.not_after = r.u(8), r.u(8)
         self.scope = r.text()
         self.filters = r.list(lambda q: q.take(q.u(2)).decode())
@@ -346,12 +348,21 @@ class Grant:
 
 class PartyRecord:
     def __init__(self, r):
-        self.id, self.roles, self.signing = r.text(), r.u(1), r.take(65)
+        self.id, self.roles, self.flags, self.signing = r.text(), r.u(1), r.u(1), r.take(65)
+        self.previous = (r.take(65), r.u(8)) if r.u(1) else None
         self.encryption = r.take(65) if r.u(1) else None
         self.scopes = r.list(lambda q: q.text())
 
 
-LABELS = {4: b"ssdtf-stmt-gateway-1", 5: b"ssdtf-stmt-bundle-1"}
+class BrokerRecord:
+    def __init__(self, r):
+        self.gateway_id, self.signing = r.text(), r.take(65)
+        self.next = (r.take(65), r.u(8)) if r.u(1) else None
+
+
+LABELS = {1: b"ssdtf-stmt-scope-1", 2: b"ssdtf-stmt-grant-1", 3: b"ssdtf-stmt-party-1",
+          4: b"ssdtf-stmt-gateway-1", 5: b"ssdtf-stmt-bundle-1", 6: b"ssdtf-stmt-broker-1",
+          7: b"ssdtf-stmt-distributor-1", 8: b"ssdtf-stmt-manifest-1"}
 
 
 class Statement:
@@ -383,8 +394,8 @@ class Bundle:
             return lambda q: kind(Reader(q.take(q.u(4))))
 
         r = Reader(self.statement.body)
-        self.id, self.signing, self.gateway_id = r.text(), r.take(65), r.text()
-        self.broker = r.take(65)
+        self.id, self.signing, self.broker_record = r.text(), r.take(65), BrokerRecord(r)
+        self.gateway_id, self.broker = self.broker_record.gateway_id, self.broker_record.signing
         self.admission_flags, self.k_adm = r.u(1), r.take(16)
         self.scopes = r.list(record(Scope))
         self.grants = r.list(record(Grant))

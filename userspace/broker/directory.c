@@ -210,9 +210,9 @@ static int build(struct directory *d, struct bytes body, const char **why)
 	d->body_n = body.n;
 	if (bundle_gateway_decode(bytes_of(d->body, body.n), &b))
 		return bad(why, "it is no gateway bundle");
-	d->gateway_id = b.gateway_id;
-	d->broker = b.broker;
-	hash_one(bytes_of(b.broker.b, P256_POINT_BYTES), d->broker_hash);
+	d->gateway_id = b.broker.gateway_id;
+	d->broker = b.broker.signing;
+	hash_one(bytes_of(d->broker.b, P256_POINT_BYTES), d->broker_hash);
 	err = build_scopes(d, &b, why);
 	if (!err)
 		err = build_grants(d, &b, why);

@@ -3,16 +3,22 @@
 
 #include <errno.h>
 
-#define ADMISSION_FLAGS_ALL BUNDLE_ADMISSION_NO_CLOCK
+#define ADMISSION_FLAGS_PARTY	BUNDLE_ADMISSION_NO_CLOCK
+#define ADMISSION_FLAGS_GATEWAY (BUNDLE_ADMISSION_NO_CLOCK | BUNDLE_ADMISSION_PREVIOUS)
 
 /* --- what both bundles are made of --------------------------------------------------------- */
 
-static uint8_t read_admission_flags(struct bytes_reader *r)
+static uint8_t read_admission_flags(struct bytes_reader *r, uint8_t known)
 {
 	uint8_t flags = bytes_read_u8(r);
 
-	r->bad |= (flags & ~ADMISSION_FLAGS_ALL) != 0;
+	r->bad |= (flags & ~known) != 0;
 	return flags;
+}
+
+static void write_point(struct bytes_writer *w, const struct p256_point *p)
+{
+	bytes_write(w, bytes_of(p->b, sizeof(p->b)));
 }
 
 /* One entry of each kind of section, passed over: its frame alone is looked at. */
@@ -23,14 +29,28 @@ static void skip_record(struct bytes_reader *r)
 
 static void skip_party(struct bytes_reader *r)
 {
+	uint8_t flags;
+
 	skip_record(r);
-	(void)bytes_read_view(r, 1 + ADMISSION_KEY_BYTES);
+	flags = bytes_read_u8(r);
+	(void)bytes_read_view(r, ADMISSION_KEY_BYTES);
+	if (flags & BUNDLE_ADMISSION_PREVIOUS)
+		(void)bytes_read_view(r, ADMISSION_KEY_BYTES + 8);
 }
 
 static void skip_grant(struct bytes_reader *r)
 {
 	skip_record(r);
 	(void)bytes_read_u16_view(r);
+}
+
+static void skip_outlet(struct bytes_reader *r)
+{
+	skip_grant(r);
+	(void)bytes_read_u8_view(r);
+	(void)bytes_read_u16_view(r);
+	(void)bytes_read_u8_view(r);
+	(void)bytes_read_u32(r);
 }
 
 static void skip_revoked(struct bytes_reader *r)
@@ -72,8 +92,7 @@ int bundle_gateway_decode(struct bytes body, struct bundle_gateway *ret_b)
 	struct bytes_reader r = bytes_reader_of(body);
 	struct bundle_gateway b = { 0 };
 
-	b.gateway_id = record_read_id(&r);
-	record_read_point(&r, &b.broker);
+	record_broker_read(&r, &b.broker);
 	bytes_read_copy(&r, b.unwrap_key_hash, sizeof(b.unwrap_key_hash));
 	b.n_scopes = bytes_read_u32(&r);
 	b.scopes = take_section(&r, b.n_scopes, skip_record);
@@ -83,6 +102,8 @@ int bundle_gateway_decode(struct bytes body, struct bundle_gateway *ret_b)
 	b.grants = take_section(&r, b.n_grants, skip_grant);
 	b.n_revoked = bytes_read_u32(&r);
 	b.revoked = take_section(&r, b.n_revoked, skip_revoked);
+	b.n_updates = bytes_read_u32(&r);
+	b.updates = take_section(&r, b.n_updates, skip_record);
 	if (!bytes_read_done(&r))
 		return -EBADMSG;
 	*ret_b = b;
@@ -99,11 +120,15 @@ int bundle_gateway_next_scope(struct bytes_reader *r, struct record_scope *ret_s
 int bundle_gateway_next_party(struct bytes_reader *r, struct bundle_gateway_party *ret_p)
 {
 	struct bytes record = bytes_read_u32_view(r);
-	struct bundle_gateway_party p;
+	struct bundle_gateway_party p = { 0 };
 	int err;
 
-	p.admission_flags = read_admission_flags(r);
+	p.admission_flags = read_admission_flags(r, ADMISSION_FLAGS_GATEWAY);
 	bytes_read_copy(r, p.k_adm, sizeof(p.k_adm));
+	if (p.admission_flags & BUNDLE_ADMISSION_PREVIOUS) {
+		bytes_read_copy(r, p.previous_k_adm, sizeof(p.previous_k_adm));
+		p.previous_until_ms = bytes_read_u64(r);
+	}
 	if (r->bad)
 		return -EBADMSG;
 	err = record_party_decode(record, &p.party);
@@ -120,11 +145,13 @@ int bundle_gateway_next_grant(struct bytes_reader *r, struct bundle_gateway_gran
 	int err;
 
 	g.wrapped_rk = bytes_read_u16_view(r);
-	if (r->bad || !g.wrapped_rk.n || g.wrapped_rk.n > BUNDLE_WRAPPED_BYTES_MAX)
+	if (r->bad || g.wrapped_rk.n > BUNDLE_WRAPPED_BYTES_MAX)
 		return -EBADMSG;
 	err = record_grant_decode(record, &g.grant);
 	if (err)
 		return err;
+	if (!g.wrapped_rk.n != (g.grant.upstream.n > 0))
+		return -EBADMSG; /* whoever converts has the key, and nobody else */
 	*ret_g = g;
 	return 0;
 }
@@ -141,10 +168,20 @@ int bundle_gateway_next_revoked(struct bytes_reader *r, struct bundle_gateway_re
 	return 0;
 }
 
+int bundle_gateway_next_update(struct bytes_reader *r, struct bytes *ret_whole,
+			       struct statement *ret_s)
+{
+	struct bytes whole = bytes_read_u32_view(r);
+	int err = r->bad ? -EBADMSG : statement_read(whole, ret_s);
+
+	if (!err)
+		*ret_whole = whole;
+	return err;
+}
+
 void bundle_gateway_write_head(const struct bundle_gateway *b, struct bytes_writer *w)
 {
-	bytes_write_u8_view(w, b->gateway_id);
-	bytes_write(w, bytes_of(b->broker.b, sizeof(b->broker.b)));
+	record_broker_encode(&b->broker, w);
 	bytes_write(w, bytes_of(b->unwrap_key_hash, sizeof(b->unwrap_key_hash)));
 }
 
@@ -164,6 +201,10 @@ void bundle_gateway_write_party(const struct bundle_gateway_party *p, struct byt
 	close_record(w, length_at);
 	bytes_write_u8(w, p->admission_flags);
 	bytes_write(w, bytes_of(p->k_adm, sizeof(p->k_adm)));
+	if (p->admission_flags & BUNDLE_ADMISSION_PREVIOUS) {
+		bytes_write(w, bytes_of(p->previous_k_adm, sizeof(p->previous_k_adm)));
+		bytes_write_u64(w, p->previous_until_ms);
+	}
 }
 
 void bundle_gateway_write_grant(const struct bundle_gateway_grant *g, struct bytes_writer *w)
@@ -181,6 +222,11 @@ void bundle_gateway_write_revoked(const struct bundle_gateway_revoked *v, struct
 	bytes_write_u64(w, v->revoked_at_ms);
 }
 
+void bundle_gateway_write_update(struct bytes statement, struct bytes_writer *w)
+{
+	bytes_write_u32_view(w, statement);
+}
+
 /* --- a party's bundle ---------------------------------------------------------------------- */
 
 int bundle_party_decode(struct bytes body, struct bundle_party *ret_b)
@@ -190,9 +236,8 @@ int bundle_party_decode(struct bytes body, struct bundle_party *ret_b)
 
 	b.party_id = record_read_id(&r);
 	record_read_point(&r, &b.signing);
-	b.gateway_id = record_read_id(&r);
-	record_read_point(&r, &b.broker);
-	b.admission_flags = read_admission_flags(&r);
+	record_broker_read(&r, &b.broker);
+	b.admission_flags = read_admission_flags(&r, ADMISSION_FLAGS_PARTY);
 	bytes_read_copy(&r, b.k_adm, sizeof(b.k_adm));
 	b.n_scopes = bytes_read_u16(&r);
 	b.scopes = take_section(&r, b.n_scopes, skip_record);
@@ -228,9 +273,8 @@ int bundle_party_next_origin(struct bytes_reader *r, struct record_party *ret_p)
 void bundle_party_write_head(const struct bundle_party *b, struct bytes_writer *w)
 {
 	bytes_write_u8_view(w, b->party_id);
-	bytes_write(w, bytes_of(b->signing.b, sizeof(b->signing.b)));
-	bytes_write_u8_view(w, b->gateway_id);
-	bytes_write(w, bytes_of(b->broker.b, sizeof(b->broker.b)));
+	write_point(w, &b->signing);
+	record_broker_encode(&b->broker, w);
 	bytes_write_u8(w, b->admission_flags);
 	bytes_write(w, bytes_of(b->k_adm, sizeof(b->k_adm)));
 }
@@ -238,4 +282,110 @@ void bundle_party_write_head(const struct bundle_party *b, struct bytes_writer *
 void bundle_party_write_record(struct bytes record, struct bytes_writer *w)
 {
 	bytes_write_u32_view(w, record);
+}
+
+/* --- a distributor's ------------------------------------------------------------------------ */
+
+int bundle_distributor_decode(struct bytes body, struct bundle_distributor *ret_d)
+{
+	struct bytes_reader r = bytes_reader_of(body);
+	struct bundle_distributor d = { 0 };
+
+	d.id = record_read_id(&r);
+	record_read_point(&r, &d.signing);
+	bytes_read_copy(&r, d.unwrap_key_hash, sizeof(d.unwrap_key_hash));
+	record_read_point(&r, &d.trace);
+	d.admission_flags = read_admission_flags(&r, ADMISSION_FLAGS_PARTY);
+	bytes_read_copy(&r, d.k_adm, sizeof(d.k_adm));
+	record_broker_read(&r, &d.from);
+	record_broker_read(&r, &d.to);
+	d.n_hops = bytes_read_u16(&r);
+	d.hops = take_section(&r, d.n_hops, skip_record);
+	d.n_outlets = bytes_read_u16(&r);
+	d.outlets = take_section(&r, d.n_outlets, skip_outlet);
+	d.n_origins = bytes_read_u32(&r);
+	d.origins = take_section(&r, d.n_origins, skip_record);
+	if (!bytes_read_done(&r))
+		return -EBADMSG;
+	*ret_d = d;
+	return 0;
+}
+
+int bundle_distributor_next_hop(struct bytes_reader *r, struct record_grant *ret_g)
+{
+	struct record_grant g;
+	int err = bundle_party_next_grant(r, &g);
+
+	if (err)
+		return err;
+	if (!(g.flags & RECORD_GRANT_HOP))
+		return -EBADMSG;
+	*ret_g = g;
+	return 0;
+}
+
+int bundle_distributor_next_outlet(struct bytes_reader *r, struct bundle_outlet *ret_o)
+{
+	struct bytes record = bytes_read_u32_view(r);
+	struct bundle_outlet o;
+	int err;
+
+	o.wrapped_rk = bytes_read_u16_view(r);
+	o.name = record_read_id(r);
+	o.prefix = bytes_read_u16_view(r);
+	o.domain = record_read_id(r);
+	o.rotate_seconds = bytes_read_u32(r);
+	if (r->bad || !o.wrapped_rk.n || o.wrapped_rk.n > BUNDLE_WRAPPED_BYTES_MAX ||
+	    !record_topic_is_valid(o.prefix))
+		return -EBADMSG;
+	err = record_grant_decode(record, &o.grant);
+	if (err)
+		return err;
+	if (!o.grant.upstream.n)
+		return -EBADMSG;
+	*ret_o = o;
+	return 0;
+}
+
+int bundle_distributor_next_origin(struct bytes_reader *r, struct record_party *ret_p)
+{
+	return bundle_party_next_origin(r, ret_p);
+}
+
+void bundle_distributor_write_head(const struct bundle_distributor *d, struct bytes_writer *w)
+{
+	bytes_write_u8_view(w, d->id);
+	write_point(w, &d->signing);
+	bytes_write(w, bytes_of(d->unwrap_key_hash, sizeof(d->unwrap_key_hash)));
+	write_point(w, &d->trace);
+	bytes_write_u8(w, d->admission_flags);
+	bytes_write(w, bytes_of(d->k_adm, sizeof(d->k_adm)));
+	record_broker_encode(&d->from, w);
+	record_broker_encode(&d->to, w);
+}
+
+void bundle_distributor_write_hop(const struct record_grant *g, struct bytes_writer *w)
+{
+	uint8_t *length_at = open_record(w);
+
+	record_grant_encode(g, w);
+	close_record(w, length_at);
+}
+
+void bundle_distributor_write_outlet(const struct bundle_outlet *o, struct bytes_writer *w)
+{
+	bundle_distributor_write_hop(&o->grant, w);
+	bytes_write_u16_view(w, o->wrapped_rk);
+	bytes_write_u8_view(w, o->name);
+	bytes_write_u16_view(w, o->prefix);
+	bytes_write_u8_view(w, o->domain);
+	bytes_write_u32(w, o->rotate_seconds);
+}
+
+void bundle_distributor_write_origin(const struct record_party *p, struct bytes_writer *w)
+{
+	uint8_t *length_at = open_record(w);
+
+	record_party_encode(p, w);
+	close_record(w, length_at);
 }

@@ -9,7 +9,11 @@
 
 #define ROLES_ALL \
 	(RECORD_ROLE_DEVICE | RECORD_ROLE_RECEIVER | RECORD_ROLE_DISTRIBUTOR | RECORD_ROLE_MANAGER)
-#define GRANT_FLAGS_ALL (RECORD_GRANT_PROOF | RECORD_GRANT_IDS_REPLACED)
+#define SCOPE_FLAGS_ALL RECORD_SCOPE_PADDED
+#define GRANT_FLAGS_ALL                                                           \
+	(RECORD_GRANT_PROOF | RECORD_GRANT_IDS_REPLACED | RECORD_GRANT_HOP |      \
+	 RECORD_GRANT_PADDED)
+#define PARTY_FLAGS_ALL (RECORD_PARTY_ZK | RECORD_PARTY_CLAIM)
 
 /*
  * Bytes that one character of UTF-8 takes at the front of v, 0 where there is none: no overlong
@@ -98,6 +102,12 @@ bool record_filter_is_valid(struct bytes filter)
 	return true;
 }
 
+bool record_topic_is_valid(struct bytes topic)
+{
+	return record_filter_is_valid(topic) && topic.p[0] != '$' && !level_has(topic, '#') &&
+	       !level_has(topic, '+');
+}
+
 bool record_filter_matches(struct bytes filter, struct bytes topic)
 {
 	bool more_filter = true, more_topic = true;
@@ -149,6 +159,35 @@ static void write_point(struct bytes_writer *w, const struct p256_point *p)
 	bytes_write(w, bytes_of(p->b, sizeof(p->b)));
 }
 
+/* Is there what the format has as "u8 0 or 1"? */
+static bool read_presence(struct bytes_reader *r)
+{
+	uint8_t v = bytes_read_u8(r);
+
+	r->bad |= v > 1;
+	return v == 1;
+}
+
+/* A second key and the time at which one of the two ends or begins. */
+static bool read_other_key(struct bytes_reader *r, struct p256_point *key, uint64_t *at_ms)
+{
+	if (!read_presence(r))
+		return false;
+	record_read_point(r, key);
+	*at_ms = bytes_read_u64(r);
+	return true;
+}
+
+static void write_other_key(struct bytes_writer *w, bool has, const struct p256_point *key,
+			    uint64_t at_ms)
+{
+	bytes_write_u8(w, has);
+	if (!has)
+		return;
+	write_point(w, key);
+	bytes_write_u64(w, at_ms);
+}
+
 static unsigned read_filters(struct bytes_reader *r, struct bytes filters[RECORD_FILTERS_MAX])
 {
 	unsigned n = bytes_read_u16(r);
@@ -180,13 +219,15 @@ int record_scope_decode(struct bytes body, struct record_scope *ret_s)
 	s.epoch = bytes_read_u32(&r);
 	s.name = record_read_id(&r);
 	s.suite = bytes_read_u8(&r);
+	s.flags = bytes_read_u8(&r);
 	s.not_before_ms = bytes_read_u64(&r);
 	s.not_after_ms = bytes_read_u64(&r);
 	record_read_point(&r, &s.a);
 	s.rekey_messages = bytes_read_u32(&r);
 	s.rekey_seconds = bytes_read_u32(&r);
 	s.n_filters = read_filters(&r, s.filters);
-	if (!bytes_read_done(&r))
+	s.n_public_filters = read_filters(&r, s.public_filters);
+	if (!bytes_read_done(&r) || s.flags & ~SCOPE_FLAGS_ALL)
 		return -EBADMSG;
 	if (s.suite != HPKE_SUITE_AES_128_GCM && s.suite != HPKE_SUITE_CHACHA20_POLY1305)
 		return -EBADMSG;
@@ -200,12 +241,14 @@ void record_scope_encode(const struct record_scope *s, struct bytes_writer *w)
 	bytes_write_u32(w, s->epoch);
 	bytes_write_u8_view(w, s->name);
 	bytes_write_u8(w, s->suite);
+	bytes_write_u8(w, s->flags);
 	bytes_write_u64(w, s->not_before_ms);
 	bytes_write_u64(w, s->not_after_ms);
 	write_point(w, &s->a);
 	bytes_write_u32(w, s->rekey_messages);
 	bytes_write_u32(w, s->rekey_seconds);
 	write_filters(w, s->filters, s->n_filters);
+	write_filters(w, s->public_filters, s->n_public_filters);
 }
 
 int record_grant_decode(struct bytes body, struct record_grant *ret_g)
@@ -214,12 +257,17 @@ int record_grant_decode(struct bytes body, struct record_grant *ret_g)
 	struct record_grant g = { 0 };
 
 	bytes_read_copy(&r, g.grant_id, sizeof(g.grant_id));
+	bytes_read_copy(&r, g.from, sizeof(g.from));
 	g.key_id = bytes_read_u32(&r);
 	g.flags = bytes_read_u8(&r);
+	g.upstream = bytes_read_u8_view(&r);
+	r.bad |= g.upstream.n && !text_is_id(g.upstream);
 	g.receiver = record_read_id(&r);
-	record_read_point(&r, &g.b);
 	record_read_point(&r, &g.a);
-	record_read_point(&r, &g.x);
+	if (!(g.flags & RECORD_GRANT_HOP)) {
+		record_read_point(&r, &g.b);
+		record_read_point(&r, &g.x);
+	}
 	g.not_before_ms = bytes_read_u64(&r);
 	g.not_after_ms = bytes_read_u64(&r);
 	g.scope = record_read_id(&r);
@@ -233,12 +281,16 @@ int record_grant_decode(struct bytes body, struct record_grant *ret_g)
 void record_grant_encode(const struct record_grant *g, struct bytes_writer *w)
 {
 	bytes_write(w, bytes_of(g->grant_id, sizeof(g->grant_id)));
+	bytes_write(w, bytes_of(g->from, sizeof(g->from)));
 	bytes_write_u32(w, g->key_id);
 	bytes_write_u8(w, g->flags);
+	bytes_write_u8_view(w, g->upstream);
 	bytes_write_u8_view(w, g->receiver);
-	write_point(w, &g->b);
 	write_point(w, &g->a);
-	write_point(w, &g->x);
+	if (!(g->flags & RECORD_GRANT_HOP)) {
+		write_point(w, &g->b);
+		write_point(w, &g->x);
+	}
 	bytes_write_u64(w, g->not_before_ms);
 	bytes_write_u64(w, g->not_after_ms);
 	bytes_write_u8_view(w, g->scope);
@@ -249,20 +301,20 @@ int record_party_decode(struct bytes body, struct record_party *ret_p)
 {
 	struct bytes_reader r = bytes_reader_of(body);
 	struct record_party p = { 0 };
-	uint8_t has_encryption;
 
 	p.id = record_read_id(&r);
 	p.roles = bytes_read_u8(&r);
+	p.flags = bytes_read_u8(&r);
 	record_read_point(&r, &p.signing);
-	has_encryption = bytes_read_u8(&r);
-	p.has_encryption = has_encryption == 1;
+	p.has_previous = read_other_key(&r, &p.previous, &p.previous_until_ms);
+	p.has_encryption = read_presence(&r);
 	if (p.has_encryption)
 		record_read_point(&r, &p.encryption);
 	p.n_scopes = bytes_read_u16(&r);
 	r.bad |= p.n_scopes > RECORD_SCOPES_MAX;
 	for (unsigned i = 0; i < p.n_scopes && !r.bad; i++)
 		p.scopes[i] = record_read_id(&r);
-	if (!bytes_read_done(&r) || has_encryption > 1 || p.roles & ~ROLES_ALL)
+	if (!bytes_read_done(&r) || p.roles & ~ROLES_ALL || p.flags & ~PARTY_FLAGS_ALL)
 		return -EBADMSG;
 	*ret_p = p;
 	return 0;
@@ -272,7 +324,9 @@ void record_party_encode(const struct record_party *p, struct bytes_writer *w)
 {
 	bytes_write_u8_view(w, p->id);
 	bytes_write_u8(w, p->roles);
+	bytes_write_u8(w, p->flags);
 	write_point(w, &p->signing);
+	write_other_key(w, p->has_previous, &p->previous, p->previous_until_ms);
 	bytes_write_u8(w, p->has_encryption);
 	if (p->has_encryption)
 		write_point(w, &p->encryption);
@@ -280,4 +334,30 @@ void record_party_encode(const struct record_party *p, struct bytes_writer *w)
 	bytes_write_u16(w, (uint16_t)p->n_scopes);
 	for (unsigned i = 0; i < p->n_scopes && !w->bad; i++)
 		bytes_write_u8_view(w, p->scopes[i]);
+}
+
+void record_broker_read(struct bytes_reader *r, struct record_broker *b)
+{
+	b->gateway_id = record_read_id(r);
+	record_read_point(r, &b->signing);
+	b->has_next = read_other_key(r, &b->next, &b->next_from_ms);
+}
+
+int record_broker_decode(struct bytes body, struct record_broker *ret_b)
+{
+	struct bytes_reader r = bytes_reader_of(body);
+	struct record_broker b = { 0 };
+
+	record_broker_read(&r, &b);
+	if (!bytes_read_done(&r))
+		return -EBADMSG;
+	*ret_b = b;
+	return 0;
+}
+
+void record_broker_encode(const struct record_broker *b, struct bytes_writer *w)
+{
+	bytes_write_u8_view(w, b->gateway_id);
+	write_point(w, &b->signing);
+	write_other_key(w, b->has_next, &b->next, b->next_from_ms);
 }

@@ -24,6 +24,12 @@ static const char *label_of(enum statement_kind kind)
 		return "ssdtf-stmt-gateway-1";
 	case STATEMENT_BUNDLE:
 		return "ssdtf-stmt-bundle-1";
+	case STATEMENT_BROKER:
+		return "ssdtf-stmt-broker-1";
+	case STATEMENT_DISTRIBUTOR:
+		return "ssdtf-stmt-distributor-1";
+	case STATEMENT_MANIFEST:
+		return "ssdtf-stmt-manifest-1";
 	}
 	BUG_ON(true); /* our own callers name a kind */
 	return NULL;
@@ -50,30 +56,43 @@ void statement_write_unsigned(const struct statement *s, struct bytes_writer *w)
 	bytes_write_u32_view(w, s->body);
 }
 
-int statement_open(struct bytes whole, enum statement_kind kind, const struct p256_public *manager,
-		   struct statement *ret_s)
+int statement_read(struct bytes whole, struct statement *ret_s)
 {
 	struct bytes_reader r = bytes_reader_of(whole);
-	struct statement s = { .kind = kind };
-	uint8_t digest[P256_DIGEST_BYTES];
-	struct bytes sig;
+	struct statement s = { 0 };
+	uint8_t kind;
 	bool known;
-	int err;
 
 	known = bytes_read_u8(&r) == MAGIC_0;
 	known &= bytes_read_u8(&r) == MAGIC_1;
 	known &= bytes_read_u8(&r) == VERSION;
-	known &= bytes_read_u8(&r) == (uint8_t)kind;
+	kind = bytes_read_u8(&r);
+	known &= kind >= STATEMENT_SCOPE && kind <= STATEMENT_MANIFEST;
+	s.kind = (enum statement_kind)kind;
 	s.serial = bytes_read_u64(&r);
 	s.not_before_ms = bytes_read_u64(&r);
 	s.not_after_ms = bytes_read_u64(&r);
 	s.body = bytes_read_u32_view(&r);
-	sig = bytes_read_view(&r, P256_SIG_BYTES);
+	(void)bytes_read_view(&r, P256_SIG_BYTES); /* too short a rest makes r bad */
 	if (!bytes_read_done(&r) || !known || s.body.n > STATEMENT_BODY_BYTES_MAX)
 		return -EBADMSG;
+	*ret_s = s;
+	return 0;
+}
 
+int statement_open(struct bytes whole, enum statement_kind kind, const struct p256_public *manager,
+		   struct statement *ret_s)
+{
+	uint8_t digest[P256_DIGEST_BYTES];
+	struct statement s;
+	int err = statement_read(whole, &s);
+
+	if (err)
+		return err;
+	if (s.kind != kind)
+		return -EBADMSG;
 	statement_digest(kind, bytes_of(whole.p, whole.n - P256_SIG_BYTES), digest);
-	err = p256_verify_digest(manager, digest, sig.p);
+	err = p256_verify_digest(manager, digest, whole.p + whole.n - P256_SIG_BYTES);
 	if (err)
 		return err;
 	*ret_s = s;

@@ -153,7 +153,7 @@ static int gateway_parties(struct work *k)
 {
 	struct party_rows rows = { .q = registry_query(&k->m->registry, PARTY_ALL_SQL) };
 	uint8_t *count = bytes_write_space(&k->w, sizeof(uint32_t));
-	struct bundle_gateway_party p;
+	struct bundle_gateway_party p = { 0 };
 	uint32_t n = 0;
 
 	while (party_rows_next(&rows, &k->party)) {
@@ -232,8 +232,8 @@ static int gateway_read_back(const struct work *k)
 
 static int gateway_body(struct work *k)
 {
-	struct bundle_gateway head = { .gateway_id = bytes_str(k->gateway.id),
-				       .broker = k->gateway.broker };
+	struct bundle_gateway head = { .broker = { .gateway_id = bytes_str(k->gateway.id),
+						   .signing = k->gateway.broker } };
 	int err;
 
 	hash_one(bytes_of(k->gateway.spki, k->gateway.spki_bytes), head.unwrap_key_hash);
@@ -246,6 +246,7 @@ static int gateway_body(struct work *k)
 		err = gateway_grants(k);
 	if (!err)
 		err = gateway_revoked(k);
+	bytes_write_u32(&k->w, 0); /* no updates */
 	if (!err)
 		err = body_end(k, k->gateway.id);
 	if (!err && gateway_read_back(k))
@@ -385,8 +386,8 @@ static int party_read_back(const struct work *k)
 
 static int party_head(struct work *k, const char *id)
 {
-	struct bundle_party head = { .gateway_id = bytes_str(k->gateway.id),
-				     .broker = k->gateway.broker };
+	struct bundle_party head = { .broker = { .gateway_id = bytes_str(k->gateway.id),
+						 .signing = k->gateway.broker } };
 	int err = party_load(k->m, id, PARTY_ANY_ROLE, &k->party);
 
 	if (err)

@@ -195,12 +195,12 @@ static int load(struct ssdtf_client *c, struct bytes bytes, struct bytes id, uin
 
 	if (ret)
 		return ret;
-	ret = p256_public_new(&b.broker, &broker);
+	ret = p256_public_new(&b.broker.signing, &broker);
 	if (ret)
 		return ret;
 	p256_public_free(c->broker);
 	c->broker = broker;
-	hash_one(bytes_of(b.broker.b, P256_POINT_BYTES), c->broker_hash);
+	hash_one(bytes_of(b.broker.signing.b, P256_POINT_BYTES), c->broker_hash);
 	secret_wipe(&c->bundle, sizeof(c->bundle)); /* K_adm */
 	c->bundle = b;
 	c->id = b.party_id;
@@ -300,7 +300,7 @@ uint64_t ssdtf_serial(const struct ssdtf_client *c)
 
 struct bytes ssdtf_gateway(const struct ssdtf_client *c)
 {
-	return c->bundle.gateway_id;
+	return c->bundle.broker.gateway_id;
 }
 
 const uint8_t *ssdtf_broker_hash(const struct ssdtf_client *c)
