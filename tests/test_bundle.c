@@ -793,9 +793,9 @@ TEST(writer_out_of_room)
 
 /* --- statements ---------------------------------------------------------------------------- */
 
-static const enum statement_kind kinds[] = { STATEMENT_SCOPE,	   STATEMENT_GRANT,
-					     STATEMENT_PARTY,	   STATEMENT_GATEWAY,
-					     STATEMENT_BUNDLE,	   STATEMENT_BROKER,
+static const enum statement_kind kinds[] = { STATEMENT_SCOPE,	    STATEMENT_GRANT,
+					     STATEMENT_PARTY,	    STATEMENT_GATEWAY,
+					     STATEMENT_BUNDLE,	    STATEMENT_BROKER,
 					     STATEMENT_DISTRIBUTOR, STATEMENT_MANIFEST };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -832,9 +832,9 @@ TEST(statement_bytes_are_as_documented)
 /* What is signed, written out by hand for each kind. */
 TEST(statement_labels)
 {
-	static const char *const labels[] = { "ssdtf-stmt-scope-1", "ssdtf-stmt-grant-1",
-					      "ssdtf-stmt-party-1", "ssdtf-stmt-gateway-1",
-					      "ssdtf-stmt-bundle-1", "ssdtf-stmt-broker-1",
+	static const char *const labels[] = { "ssdtf-stmt-scope-1",	  "ssdtf-stmt-grant-1",
+					      "ssdtf-stmt-party-1",	  "ssdtf-stmt-gateway-1",
+					      "ssdtf-stmt-bundle-1",	  "ssdtf-stmt-broker-1",
 					      "ssdtf-stmt-distributor-1", "ssdtf-stmt-manifest-1" };
 	uint8_t digest[P256_DIGEST_BYTES], want[HASH_BYTES], text[64];
 

@@ -91,8 +91,9 @@ enum record_roles {
 };
 
 enum record_party_flags {
-	RECORD_PARTY_ZK = 1,	/* authenticates by SSDTF-ZK-1; its id is made of its key */
-	RECORD_PARTY_CLAIM = 2, /* its key is that of a claim code: it may claim, and nothing else */
+	RECORD_PARTY_ZK = 1, /* authenticates by SSDTF-ZK-1; its id is made of its key */
+	RECORD_PARTY_CLAIM =
+		2, /* its key is that of a claim code: it may claim, and nothing else */
 };
 
 struct record_party {
@@ -139,7 +140,8 @@ bool record_valid_at(uint64_t not_before_ms, uint64_t not_after_ms, uint64_t now
 /* Not empty, UTF-8 without NUL, # alone in the last level, + alone in its own (MQTT 4.7.1). */
 bool record_filter_is_valid(struct bytes filter);
 
-/* A filter without wildcards that does not begin with '$': what can stand in front of public topics.
+/* A filter without wildcards that does not begin with '$': what can stand in front of public
+ * topics.
  */
 bool record_topic_is_valid(struct bytes topic);
 

@@ -20,12 +20,12 @@
 #include "userspace/crypto/p256.h"
 
 enum statement_kind {
-	STATEMENT_SCOPE = 1,   /* record_scope */
-	STATEMENT_GRANT = 2,   /* record_grant */
-	STATEMENT_PARTY = 3,   /* record_party */
-	STATEMENT_GATEWAY = 4, /* bundle_gateway */
-	STATEMENT_BUNDLE = 5,  /* bundle_party */
-	STATEMENT_BROKER = 6,  /* record_broker */
+	STATEMENT_SCOPE = 1,	   /* record_scope */
+	STATEMENT_GRANT = 2,	   /* record_grant */
+	STATEMENT_PARTY = 3,	   /* record_party */
+	STATEMENT_GATEWAY = 4,	   /* bundle_gateway */
+	STATEMENT_BUNDLE = 5,	   /* bundle_party */
+	STATEMENT_BROKER = 6,	   /* record_broker */
 	STATEMENT_DISTRIBUTOR = 7, /* bundle_distributor */
 	STATEMENT_MANIFEST = 8,	   /* manifest.h: a bundle that comes in pieces */
 };

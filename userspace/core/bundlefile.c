@@ -50,8 +50,8 @@ static int check(const char *path, const struct bundlefile_expect *e, struct bun
 		return refuse(why, path, -EBADMSG, "is signed, but its records do not decode");
 	if (!bytes_equal(b->gateway.broker.gateway_id, bytes_str(e->gateway_id)))
 		return refuse(why, path, -EXDEV, "is for gateway '%.*s', this one is '%s'",
-			      (int)b->gateway.broker.gateway_id.n, (const char *)b->gateway.broker.gateway_id.p,
-			      e->gateway_id);
+			      (int)b->gateway.broker.gateway_id.n,
+			      (const char *)b->gateway.broker.gateway_id.p, e->gateway_id);
 	if (s->serial < e->serial_min)
 		return refuse(why, path, -ESTALE,
 			      "has serial %llu; one with serial %llu was in force already",
