@@ -629,8 +629,8 @@ def reasons_of_senders():
 def all_scopes():
     """Every scope's record, out of the gateway's bundle."""
     r = ssdtf.Reader(ssdtf.Statement(gateway.read(g.bundle)).body)
-    r.text()
-    r.take(65 + 32)
+    ssdtf.BrokerRecord(r)
+    r.take(32)
     return r.list(lambda q: ssdtf.Scope(ssdtf.Reader(q.take(q.u(4)))), 4)
 
 

@@ -240,7 +240,7 @@ static void reload(struct server *s)
 		log_error("%s; the one in force stays", why);
 		return;
 	}
-	if (memcmp(&b.gateway.broker, &s->keys.broker, sizeof(s->keys.broker)) != 0 ||
+	if (memcmp(&b.gateway.broker.signing, &s->keys.broker, sizeof(s->keys.broker)) != 0 ||
 	    memcmp(b.gateway.unwrap_key_hash, s->keys.unwrap_key_hash, 32) != 0) {
 		log_error("%s: names another token; restart the broker for that; "
 			  "the bundle in force stays",
