@@ -40,7 +40,8 @@ CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
 # tools/lint reads these lines too.
 LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
 	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
-	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/page bench
+	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/fleet \
+	bench/page bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -60,10 +61,11 @@ DEPS_bench/lab := userspace/client/lib userspace/bundle userspace/crypto userspa
 DEPS_bench/flood := bench/lab $(DEPS_bench/lab)
 DEPS_bench/ceiling := bench/lab hsm userspace/broker $(DEPS_bench/lab)
 DEPS_bench/flow := bench/lab $(DEPS_bench/lab)
+DEPS_bench/fleet := bench/lab $(DEPS_bench/lab)
 DEPS_bench/reach := bench/flow bench/ceiling $(DEPS_bench/ceiling)
 DEPS_bench/page := bench/flow bench/lab $(DEPS_bench/lab)
-DEPS_bench := bench/flood bench/page bench/reach bench/flow bench/ceiling bench/lab hsm \
-	userspace/broker $(DEPS_bench/lab)
+DEPS_bench := bench/flood bench/page bench/reach bench/fleet bench/flow bench/ceiling bench/lab \
+	hsm userspace/broker $(DEPS_bench/lab)
 
 LIBS_userspace/crypto := -lcrypto
 LIBS_hsm :=

@@ -7,6 +7,7 @@
 #include <sysexits.h>
 
 #include "bench/ceiling/ceiling.h"
+#include "bench/fleet/fleet.h"
 #include "bench/flood/flood.h"
 #include "bench/flow/compare.h"
 #include "bench/flow/grow.h"
@@ -32,6 +33,8 @@ static const struct command {
 	  ceiling_crypto_main },
 	{ "reach", "how much of what the machine can do at most the whole broker reaches",
 	  reach_main },
+	{ "fleet", "a gateway's start, memory and new bundle with very many devices and grants",
+	  fleet_main },
 	{ "page", "a page with plots out of what the others wrote with --json", page_main },
 };
 
