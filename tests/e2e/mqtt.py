@@ -215,9 +215,20 @@ class Error:
             raise ssdtf.Refused("malformed error")
 
 
+class Update:
+    """What the broker sends of the manager's later statements."""
+
+    def __init__(self, body):
+        r = ssdtf.Reader(body)
+        self.statements = r.list(lambda q: q.take(q.u(4)))
+        self.r_b, self.n = r.take(32), r.u(4)
+        if r.data:
+            raise ssdtf.Refused("malformed update")
+
+
 class Session(Connection):
-    """An authenticated party. What arrives is verified and sorted into acked, errors, deliveries,
-    others, in order of arrival; log has all of it."""
+    """An authenticated party. What arrives is verified and sorted into acked, errors, updates,
+    deliveries, others, in order of arrival; log has all of it."""
 
     def __init__(self, address, party, clean=True, keepalive=KEEPALIVE, will=None, auto_ack=True,
                  authenticate=True, source=None):
@@ -226,6 +237,8 @@ class Session(Connection):
         self.auto_ack = auto_ack
         self.next_id, self.control_n = 0, 0
         self.acked, self.errors, self.deliveries, self.others = [], [], [], []
+        self.updates = []  # the messages; records: what they changed
+        self.records = []
         self.seen_errors = 0  # by wait_error()
         self.log = []
         self.session_present = None
@@ -304,7 +317,26 @@ class Session(Connection):
                                         and q.packet_id == packet_id), None), "SUBACK")
         return list(p.body[2:])
 
+    def ask_updates(self, serial=None, qos=0):
+        """What the party has, and please what is newer."""
+        serial = self.party.bundle.serial if serial is None else serial
+        return self.control(ssdtf.UPDATE, struct.pack(">Q", serial), qos)
+
     # receiving
+
+    def take_update(self, p):
+        body, kind = self.party.from_broker(p.topic, p.first, p.payload)
+        u = Update(body)
+        last = self.updates[-1].n if self.updates else 0
+        if kind != 1 or u.r_b != self.r_b or u.n <= last or p.retain:
+            raise ssdtf.Refused("an update that is not of this session, or not newer")
+        self.updates.append(u)
+        serials = [ssdtf.Statement(s).serial for s in u.statements]
+        if serials != sorted(set(serials)):
+            raise ssdtf.Refused("statements out of order")
+        self.records += filter(None, map(self.party.update, u.statements))
+        if p.qos:
+            self.send(puback(p.packet_id))
 
     def sort(self, p):
         self.log.append(p)
@@ -320,6 +352,8 @@ class Session(Connection):
             if kind != 1 or e.r_b != self.r_b or e.n != len(self.errors) + 1:
                 raise ssdtf.Refused("an error that is not of this session, or not the next")
             self.errors.append(e)
+        elif p.type == PUBLISH and p.topic == ssdtf.UPDATE:
+            self.take_update(p)
         elif p.type == PUBLISH and not p.topic.startswith(("$SSDTF/", "$SYS/")):
             self.deliveries.append(Delivery(p, self.party.open(p.topic, p.first, p.payload)))
             if p.qos and self.auto_ack:
@@ -347,6 +381,11 @@ class Session(Connection):
         n = self.seen_errors = self.seen_errors + 1
         self.wait_for(lambda: len(self.errors) >= n, "$SSDTF/error", seconds)
         return self.errors[n - 1]
+
+    def wait_records(self, n, seconds=WAIT):
+        """The first n records that updates of this session brought."""
+        self.wait_for(lambda: len(self.records) >= n, "update %d" % n, seconds)
+        return self.records[:n]
 
     def wait_deliveries(self, n, seconds=WAIT):
         """The first n deliveries of the session."""

@@ -4,9 +4,12 @@
 It shares nothing with libssdtf, so that what both agree on is the page. self_check() puts it to
 the vectors of tests/vectors/core.json.
 
-    ssdtf.Party      keys and bundle of a device or receiver: seals, signs, verifies, opens
+    ssdtf.Party      keys and bundle of a device or receiver: seals, signs, verifies, opens, and
+                     takes the manager's later statements
     ssdtf.Context    one HPKE context of a sender
     ssdtf.Bundle     a party's bundle, its signature checked
+    ssdtf.Claim      a claim code, and the party that it makes
+    ssdtf.convert()  what a broker or a distributor makes of a message, in software
 """
 
 import base64
@@ -27,6 +30,7 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 CHALLENGE, RESPONSE, RESULT = "$SSDTF/auth/challenge", "$SSDTF/auth/response", "$SSDTF/auth/result"
 ERROR, NACK, REPORT = "$SSDTF/error", "$SSDTF/nack", "$SSDTF/report"
+UPDATE, BUNDLE, CLAIM = "$SSDTF/update", "$SSDTF/bundle", "$SSDTF/claim"
 
 BAD_SIGNATURE, MALFORMED, REPLAYED, NO_KEY_ID = 1, 2, 3, 4
 NOT_PERMITTED, UNAVAILABLE, CANNOT_OPEN, RETIRED = 5, 6, 7, 8
@@ -93,8 +97,16 @@ def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
 
+def u8p(data):
+    return struct.pack(">B", len(data)) + data
+
+
 def u16p(data):
     return struct.pack(">H", len(data)) + data
+
+
+def u32p(data):
+    return struct.pack(">I", len(data)) + data
 
 
 # --- HPKE (RFC 9180, Base mode) -----------------------------------------------------------------
@@ -129,13 +141,13 @@ def labeled_expand(suite_id, prk, label, info, n):
 class Hpke:
     """A context by its shared secret; both sides are the same."""
 
-    def __init__(self, suite, x, enc, scope_key):
+    def __init__(self, suite, x, enc, scope_key, info=INFO):
         aead_id, key_bytes, aead = AEADS[suite]
         kem = labeled_extract(KEM_ID, b"", b"eae_prk", x)
         shared = labeled_expand(KEM_ID, kem, b"shared_secret", enc + scope_key, 32)
         self.suite_id = b"HPKE" + struct.pack(">HHH", 0x0010, 0x0001, aead_id)
         context = (b"\x00" + labeled_extract(self.suite_id, b"", b"psk_id_hash", b"")
-                   + labeled_extract(self.suite_id, b"", b"info_hash", INFO))
+                   + labeled_extract(self.suite_id, b"", b"info_hash", info))
         secret = labeled_extract(self.suite_id, shared, b"secret", b"")
         self.aead = aead(labeled_expand(self.suite_id, secret, b"key", context, key_bytes))
         self.base_nonce = labeled_expand(self.suite_id, secret, b"base_nonce", context, 12)
@@ -155,7 +167,49 @@ class Hpke:
             raise Refused("does not decrypt") from None
 
 
+def hpke_to(public, info, suite=1):
+    """(enc of 65 bytes, a context to seal with), for who has the private key of public."""
+    private = ec.generate_private_key(CURVE)
+    enc = point_bytes(private.public_key())
+    return enc, Hpke(suite, dh(private, public), enc, point_bytes(public), info)
+
+
+def hpke_from(private, enc, info, suite=1):
+    """The context of that enc, to open with."""
+    return Hpke(suite, dh(private, point_parse(enc)), enc, point_bytes(private.public_key()), info)
+
+
 # --- the sealed payload (PROTOCOL 2) ------------------------------------------------------------
+
+PAD_LEAST, PAD_STEP = 32, 65536
+
+
+def padded_size(n):
+    """Of a plaintext of n bytes."""
+    if not n:
+        return 0
+    if n >= PAD_STEP:
+        return (n // PAD_STEP + 1) * PAD_STEP
+    size = PAD_LEAST
+    while size < n + 1:
+        size *= 2
+    return size
+
+
+def pad(plaintext):
+    if not plaintext:
+        return plaintext
+    return (plaintext + b"\x80").ljust(padded_size(len(plaintext)), b"\0")
+
+
+def unpad(padded):
+    if not padded:
+        return padded
+    stripped = padded.rstrip(b"\0")
+    if not stripped.endswith(b"\x80"):
+        raise Refused("not padded")
+    return stripped[:-1]
+
 
 def bind_of(salt, client_id, topic):
     return sha256(b"ssdtf-bind-1", salt, u16p(client_id.encode()), u16p(topic.encode()))[:16]
@@ -186,6 +240,7 @@ class Envelope:
     """A sealed payload, parsed; Refused where it is malformed."""
 
     def __init__(self, data):
+        self.raw = data
         if len(data) < HEAD_BYTES or data[:2] != b"\x5d\x7f":
             raise Refused("no sealed payload")
         (self.version, self.suite, self.key_id, self.seq, self.counter,
@@ -223,6 +278,17 @@ class Envelope:
         """What the sender sealed: level 0."""
         return self.head + b"\x00" + self.ciphertext
 
+    def raised(self, grant_id, x, origin, proof=b""):
+        """The same one level higher."""
+        return (self.head + bytes([self.level + 1]) + grant_id + x + u8p(origin.encode())
+                + u16p(proof) + self.ciphertext)
+
+    def renamed(self):
+        """The same with its salt replaced by zeros: what a distributor raises."""
+        e = Envelope.__new__(Envelope)
+        e.__dict__.update(self.__dict__, head=self.head[:109] + bytes(16), salt=bytes(16))
+        return e
+
     def fits(self, client_id, topic):
         return self.bind == bind_of(self.salt, client_id, topic)
 
@@ -232,6 +298,20 @@ def grant_secret(prk_x, grant_id, key_id, x_point, b_point):
     info = b"ssdtf-grant-1" + grant_id + struct.pack(">I", key_id) + x_point + b_point
     w = hkdf_expand(hkdf_extract(b"", prk_x), info, 48)
     return 1 + int.from_bytes(w, "big") % (ORDER - 1)
+
+
+def convert(data, rk, grant_id, origin, proof=b"", rename=False):
+    """The body data (sealed, level 0 or above) converted by rk, a number, under grant_id. rename:
+    as a distributor does, with a zero salt; origin is then the external id."""
+    e = Envelope(data)
+    point = x_lift(e.x) if e.level else e.e
+    x = dh(ec.derive_private_key(rk, CURVE), point)
+    return (e.renamed() if rename else e).raised(grant_id, x, origin, proof)
+
+
+def proof_of(first, trailer, properties=b""):
+    """The origin proof of a sender's own PUBLISH."""
+    return bytes([first & ~0x08]) + u16p(properties) + trailer
 
 
 # --- the signed PUBLISH (PROTOCOL 4) ------------------------------------------------------------
@@ -324,6 +404,8 @@ class Reader:
 
 
 class Scope:
+    PADDED = 1
+
     def __init__(self, r):
         self.key_id, self.epoch = r.u(4), r.u(4)
         self.name, self.suite, self.flags = r.text(), r.u(1), r.u(1)
@@ -384,8 +466,15 @@ class Statement:
         return self
 
 
+def valid_at(not_before, not_after, now):
+    return not_before <= now and (not not_after or now < not_after)
+
+
 class Bundle:
+    """What the manager stated: a party's bundle, and what take() took later (PROTOCOL 13)."""
+
     def __init__(self, data, manager):
+        self.manager = manager
         self.statement = Statement(data).check(manager)
         if self.statement.kind != 5:
             raise Refused("no party's bundle")
@@ -402,6 +491,41 @@ class Bundle:
         self.origins = r.list(record(PartyRecord))
         if r.data:
             raise Refused("bytes behind the bundle")
+        self.serial = self.statement.serial
+
+    def take(self, data):
+        """A later statement. The record, or None where something as new is here already."""
+        s = Statement(data).check(self.manager)
+        if s.kind not in RECORDS:
+            raise Refused("a statement of a kind that is no update")
+        if s.serial <= self.serial:
+            return None
+        r = Reader(s.body)
+        record = RECORDS[s.kind](r)
+        if r.data:
+            raise Refused("bytes behind the record")
+        self.put(record)
+        self.serial = s.serial
+        return record
+
+    def put(self, record):
+        if isinstance(record, Scope):
+            if not any(s.name == record.name and s.epoch > record.epoch for s in self.scopes):
+                self.scopes = [s for s in self.scopes if s.name != record.name] + [record]
+        elif isinstance(record, Grant):
+            if record.receiver != self.id:
+                raise Refused("another's grant")
+            self.grants = [g for g in self.grants if g.id != record.id] + [record]
+        elif isinstance(record, PartyRecord):
+            self.origins = [p for p in self.origins if p.id != record.id]
+            self.origins += [record] if record.roles else []
+        else:
+            if record.gateway_id != self.gateway_id:
+                raise Refused("another gateway's broker")
+            self.broker_record, self.broker = record, record.signing
+
+
+RECORDS = {1: Scope, 2: Grant, 3: PartyRecord, 6: BrokerRecord}
 
 
 # --- admission (PROTOCOL 6) ---------------------------------------------------------------------
@@ -473,9 +597,11 @@ class Party:
         with open(os.path.join(folder, "manager.pub"), "rb") as f:
             self.manager = serialization.load_pem_public_key(f.read())
         self.signing = key("signing.pem")
-        self.encryption = None
+        self.encryption = self.old_encryption = None
         if os.path.exists(os.path.join(folder, "encryption.pem")):
             self.encryption = key("encryption.pem")
+        if os.path.exists(os.path.join(folder, "encryption.old.pem")):
+            self.old_encryption = key("encryption.old.pem")
         self.counter = counter
         self.contexts = {}
         self.load_bundle()
@@ -484,11 +610,24 @@ class Party:
         with open(os.path.join(self.folder, "bundle"), "rb") as f:
             self.bundle = Bundle(f.read(), self.manager)
         self.id = self.bundle.id
-        self.broker = point_parse(self.bundle.broker)
-        self.broker_hash = sha256(self.bundle.broker)
+        self.take_broker()
         self.secrets = {}
         if self.bundle.signing != point_bytes(self.signing.public_key()):
             raise Refused("the bundle is another's")
+
+    def take_broker(self):
+        record = self.bundle.broker_record
+        self.broker, self.broker_hash = point_parse(record.signing), sha256(record.signing)
+        self.next_broker = point_parse(record.next[0]) if record.next else None
+
+    def update(self, data):
+        """Takes a statement of the manager's (PROTOCOL 13); as Bundle.take()."""
+        record = self.bundle.take(data)
+        if isinstance(record, Scope):
+            self.contexts.pop(record.name, None)
+        elif isinstance(record, BrokerRecord):
+            self.take_broker()
+        return record
 
     # sending
 
@@ -506,6 +645,8 @@ class Party:
         if counter is None:
             self.counter += 1
             counter = self.counter
+        if self.scope(scope).flags & Scope.PADDED:
+            plaintext = pad(plaintext)
         return self.context(scope).seal(client_id or self.id, topic, plaintext, counter,
                                         int(time.time() * 1000))
 
@@ -527,9 +668,16 @@ class Party:
         return r_c, user_name, admission_token(self.bundle.k_adm, self.id, user_name, slot)
 
     def from_broker(self, topic, first, payload):
-        """The body of what the broker signed for this party."""
+        """The body of what the broker signed for this party, by its key or by its next one."""
         body, trailer = split_trailer(payload)
-        verify_publish(self.broker, first, topic, body, trailer, self.id)
+        self.signed_by = self.broker
+        try:
+            verify_publish(self.broker, first, topic, body, trailer, self.id)
+        except Refused:
+            if not self.next_broker:
+                raise
+            verify_publish(self.next_broker, first, topic, body, trailer, self.id)
+            self.signed_by = self.next_broker
         return body, trailer[-1]
 
     def answer(self, r_c, first, payload, level, flags, qos=0):
@@ -537,8 +685,10 @@ class Party:
         body, kind = self.from_broker(CHALLENGE, first, payload)
         if kind != 1 or len(body) != 66 or body[:32] != r_c or body[64:] != bytes([level, flags]):
             raise Refused("the challenge is not for this CONNECT")
-        r_b = body[32:64]
-        return self.signed(RESPONSE, r_b + r_c + self.broker_hash, qos), r_b
+        r_b, key_hash = body[32:64], self.broker_hash
+        if self.signed_by is self.next_broker:
+            key_hash = sha256(point_bytes(self.next_broker))
+        return self.signed(RESPONSE, r_b + r_c + key_hash, qos), r_b
 
     def result(self, r_b, first, payload):
         """The highest counter taken, as the result says."""
@@ -551,10 +701,12 @@ class Party:
 
     def secret(self, grant):
         if grant.id not in self.secrets:
-            if grant.b != point_bytes(self.encryption.public_key()):
+            key = next((k for k in (self.encryption, self.old_encryption)
+                        if k and point_bytes(k.public_key()) == grant.b), None)
+            if not key:
                 raise Refused("the grant is another's")
-            d = grant_secret(dh(self.encryption, point_parse(grant.x)), grant.id, grant.key_id,
-                             grant.x, grant.b)
+            d = grant_secret(dh(key, point_parse(grant.x)), grant.id, grant.key_id, grant.x,
+                             grant.b)
             self.secrets[grant.id] = ec.derive_private_key(d, CURVE)
         return self.secrets[grant.id]
 
@@ -565,40 +717,117 @@ class Party:
         if not grant or grant.key_id != e.key_id or e.level == 0:
             raise Refused("no grant for it")
         return Opened(e, topic, open_envelope(e, topic, self.secret(grant), grant.a,
-                                              self.origin_key(e, grant), grant.flags))
+                                              self.origin_keys(e, grant), grant.flags))
 
-    def origin_key(self, e, grant):
+    def origin_keys(self, e, grant):
+        """Those that may have signed its proof; none where the grant asks for none."""
         if not grant.flags & Grant.PROOF:
-            return None
+            return []
         record = next((p for p in self.bundle.origins if p.id == e.origin), None)
         if not record:
             raise Refused("its origin is not certified")
-        return point_parse(record.signing)
+        keys = [point_parse(record.signing)]
+        if record.previous and valid_at(0, record.previous[1], time.time() * 1000):
+            keys.append(point_parse(record.previous[0]))
+        return keys
 
 
-def check_proof(e, topic, key):
+def check_proof(e, topic, keys):
     if len(e.proof) < 3:
         raise Refused("no origin proof")
     first, n = e.proof[0], int.from_bytes(e.proof[1:3], "big")
     properties, trailer = e.proof[3:3 + n], e.proof[3 + n:]
     if len(properties) < n or first & 0xF0 != 0x30 or not trailer:
         raise Refused("malformed origin proof")
-    verify_publish(key, first, topic, e.as_sent(), trailer, e.origin, properties)
+    for key in keys[:-1]:
+        try:
+            return verify_publish(key, first, topic, e.as_sent(), trailer, e.origin, properties)
+        except Refused:
+            pass
+    return verify_publish(keys[-1], first, topic, e.as_sent(), trailer, e.origin, properties)
 
 
-def open_envelope(e, topic, secret, scope_key, origin_key=None, flags=0):
-    """The plaintext of a converted envelope; origin_key: its origin proof is required."""
-    if origin_key:
-        check_proof(e, topic, origin_key)
+def open_envelope(e, topic, secret, scope_key, origin_keys=(), flags=0):
+    """The plaintext of a converted envelope; origin_keys: its origin proof is required, by one."""
     if e.salt == bytes(16):
         if not flags & Grant.REPLACED:
             raise Refused("zero salt")
-    elif not e.fits(e.origin, topic):
-        raise Refused("bound to another id or topic")
+        if e.proof:
+            raise Refused("a proof with a replaced id")
+    else:
+        if origin_keys:
+            check_proof(e, topic, origin_keys)
+        if not e.fits(e.origin, topic):
+            raise Refused("bound to another id or topic")
     hpke = Hpke(e.suite, dh(secret, x_lift(e.x)), point_bytes(e.e), scope_key)
     if not hmac.compare_digest(hpke.commit, e.commit):
         raise Refused("commit does not fit")
-    return hpke.open(e.seq, e.aad, e.ciphertext)
+    plaintext = hpke.open(e.seq, e.aad, e.ciphertext)
+    return unpad(plaintext) if flags & Grant.PADDED else plaintext
+
+
+# --- claims (PROTOCOL 15) -----------------------------------------------------------------------
+
+class Claim:
+    """A claim code, taken apart, or made: Claim.code(...)."""
+
+    PREFIX = "SSDTF1:"
+
+    def __init__(self, text):
+        if not text.startswith(self.PREFIX):
+            raise Refused("no claim code")
+        text = text[len(self.PREFIX):]
+        try:
+            r = Reader(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
+        except ValueError as e:
+            raise Refused("no claim code: %s" % e) from None
+        if r.u(1) != 1:
+            raise Refused("a claim code of another version")
+        self.id, self.secret = r.text(), r.take(16)
+        self.manager = point_parse(r.take(33))
+        self.gateway_id, self.broker = r.text(), point_parse(r.take(33))
+        if r.data:
+            raise Refused("bytes behind the claim code")
+
+    @classmethod
+    def code(cls, party_id, secret, manager, gateway_id, broker):
+        data = (b"\x01" + u8p(party_id.encode()) + secret + point_compress(manager)
+                + u8p(gateway_id.encode()) + point_compress(broker))
+        return cls.PREFIX + base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    def signing(self):
+        prk = hkdf_extract(b"", self.secret)
+        w = hkdf_expand(prk, b"ssdtf-claim-sign-1" + self.id.encode(), 48)
+        return ec.derive_private_key(1 + int.from_bytes(w, "big") % (ORDER - 1), CURVE)
+
+    def k_adm(self):
+        return hkdf_expand(hkdf_extract(b"", self.secret),
+                           b"ssdtf-claim-admission-1" + self.id.encode(), 16)
+
+    def request(self, new, answer, r_b):
+        """What follows the topic, but R_b and n: the claim of the private key new."""
+        key, to = point_bytes(new.public_key()), point_bytes(answer.public_key())
+        signature = sign(new, b"ssdtf-claim-1" + u8p(self.id.encode()) + key + to + r_b)
+        return b"\x01" + key + to + signature
+
+
+class ClaimAnswer:
+    """What the broker answers; bundle() opens what the manager certified."""
+
+    CERTIFIED, REFUSED, TRY_AGAIN = 0, 1, 2
+
+    def __init__(self, body):
+        r = Reader(body)
+        if r.u(1) != 4:
+            raise Refused("no answer to a claim")
+        self.result, self.text = r.u(1), r.take(r.u(2)).decode()
+        self.enc, self.sealed = r.take(65), r.take(r.u(4))
+        self.r_b, self.n = r.take(32), r.u(4)
+        if r.data:
+            raise Refused("bytes behind the answer")
+
+    def bundle(self, answer):
+        return hpke_from(answer, self.enc, b"ssdtf-claim-1").open(0, b"", self.sealed)
 
 
 # --- vectors ------------------------------------------------------------------------------------
@@ -639,10 +868,27 @@ def check_sealed(vectors, secrets):
         one = Envelope(bytes.fromhex(v["level1_receiver1"]))
         expect(one.as_sent().hex() == v["level0"], "as sent")
         expect(open_envelope(one, v["topic"], *secrets[one.grant_id],
-                             public if one.proof else None) == plaintext, "open")
+                             [public] if one.proof else []) == plaintext, "open")
         two = Envelope(bytes.fromhex(v["level2_receiver2"]))
-        expect(open_envelope(two, v["topic"], *secrets[two.grant_id], None,
+        expect(open_envelope(two, v["topic"], *secrets[two.grant_id], [],
                              Grant.REPLACED) == plaintext, "open behind a hop")
+        check_converted(vectors, v, one, two)
+
+
+def check_converted(vectors, v, one, two):
+    rks = {g["grant"]: int(g["rk"], 16) for g in vectors["grants"]}
+    hop = Envelope(bytes.fromhex(v["level1_hop"]))
+    for e, origin in ((one, one.origin), (hop, hop.origin)):
+        expect(convert(bytes.fromhex(v["level0"]), rks[e.grant_id.hex()], e.grant_id, origin,
+                       e.proof) == e.raw, "convert")
+    expect(convert(hop.raw, rks[two.grant_id.hex()], two.grant_id, two.origin, b"", True)
+           == two.raw, "convert behind a hop")
+
+
+def check_padding():
+    for n, size in ((0, 0), (1, 32), (31, 32), (32, 64), (63, 64), (65535, 65536),
+                    (65536, 131072), (131071, 131072), (131072, 196608)):
+        expect(len(pad(b"x" * n)) == size and unpad(pad(b"\0" * n)) == b"\0" * n, "padding")
 
 
 def check_publish(vectors):
@@ -684,6 +930,7 @@ def self_check(file):
         vectors = json.load(f)
     check_sealed(vectors, check_grants(vectors))
     check_publish(vectors)
+    check_padding()
     for v in vectors["admission"]:
         expect(user_name_of(bytes.fromhex(v["r_c"])) == v["user_name"], "User Name")
         expect(admission_token(bytes.fromhex(v["key"]), v["client_id"], v["user_name"],
