@@ -300,8 +300,7 @@ void fake_restart(struct fake_broker *f)
 	if (f->revoked_first)
 		restore_revoked(f);
 	for (unsigned i = 0; i < s->n_replay; i++)
-		ASSERT_EQ(broker_restore_replay(f->engine, s->replay[i].id, &s->replay[i].window),
-			  0);
+		ASSERT_EQ(broker_restore_replay(f->engine, &s->replay[i]), 0);
 	for (unsigned i = 0; i < s->n_contexts; i++)
 		ASSERT_EQ(broker_restore_context(f->engine, &s->contexts[i]), 0);
 	if (!f->revoked_first)

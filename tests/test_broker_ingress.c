@@ -4,6 +4,7 @@
  * acknowledged (PROTOCOL 2, 4 and 7).
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "tests/fake_client.h"
 #include "tests/harness.h"
@@ -947,6 +948,14 @@ TEST_F(in, clock_set_back)
 	ASSERT_TRUE(refused(self, &self->dev1, &s, CONTROL_RETIRED, true));
 }
 
+static int restore(struct fixture_in *self, const char *id)
+{
+	struct broker_commit_replay r = { .window = { .highest = 7 } };
+
+	snprintf(r.id, sizeof(r.id), "%s", id);
+	return broker_restore_replay(self->fake->engine, &r);
+}
+
 /* What storage gives back is bounded as what clients send. */
 TEST_F(in, restored_ids)
 {
@@ -954,12 +963,14 @@ TEST_F(in, restored_ids)
 		"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 	static const char id65[] =
 		"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdefX";
-	struct replay_window w = { .highest = 7 };
 
-	ASSERT_EQ(broker_restore_replay(self->fake->engine, "", &w), -EINVAL);
-	ASSERT_EQ(broker_restore_replay(self->fake->engine, id65, &w), -EINVAL);
-	ASSERT_EQ(broker_restore_replay(self->fake->engine, id64, &w), 0);
-	ASSERT_EQ(broker_restore_replay(self->fake->engine, "dev1", &w), 0);
+	ASSERT_EQ(restore(self, ""), -EINVAL);
+	ASSERT_EQ(restore(self, id65), -EINVAL);
+	ASSERT_EQ(restore(self, "dev1/"), -EINVAL);
+	ASSERT_EQ(restore(self, "/dev1"), -EINVAL);
+	ASSERT_EQ(restore(self, "dev1/a/b"), -EINVAL);
+	ASSERT_EQ(restore(self, id64), 0);
+	ASSERT_EQ(restore(self, "dev1"), 0);
 	ASSERT_TRUE(client_up(&self->dev1));
 	ASSERT_EQ(self->dev1.highest, 7);
 }

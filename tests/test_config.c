@@ -160,7 +160,8 @@ TEST_F(files, config_takes_every_limit_by_its_name)
 			    "admission-no-clock-ms = 4122\n admission-told-per-second = 4123\n"
 			    "admission-told-total-per-second = 4124\n"
 			    "admission-ban-failures = 4125\n"
-			    "admission-ban-window-ms = 4126\n admission-ban-ms = 4127\n}\n",
+			    "admission-ban-window-ms = 4126\n admission-ban-ms = 4127\n"
+			    "origins-max = 4128\n}\n",
 			    &c, why),
 		0);
 	l = &c.limits;

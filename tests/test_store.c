@@ -28,6 +28,9 @@
 #include "userspace/core/workers.h"
 
 #define PATH_BYTES 512
+#define TEXT(n)	   #n
+#define TEXT_OF(n) TEXT(n)
+#define OURS	   "PRAGMA user_version = " TEXT_OF(STORE_SCHEMA_VERSION)
 
 /* Sleeps as the loop does: announces it, looks once more, waits. */
 static void sleep_until_ready(struct wake *wake, bool (*ready)(void *), void *arg)
@@ -236,19 +239,23 @@ struct loaded {
 	struct replay_window last_replay;
 	struct broker_commit_context last_context;
 	struct broker_commit_revoked last_revoked;
-	char last_id[65];
+	char last_id[BROKER_SENDER_BYTES_MAX];
+	uint64_t last_seen_ms;
 };
 
-static int on_replay(void *ctx, const char *id, const struct replay_window *w)
+static int on_replay(void *ctx, const struct broker_commit_replay *r)
 {
+	const struct replay_window *w = &r->window;
 	struct loaded *l = ctx;
 
 	if (!l->n_replay++ || w->highest < l->highest_least)
 		l->highest_least = w->highest;
 	if (w->highest > l->highest_most)
 		l->highest_most = w->highest;
+	ASSERT_TRUE(r->seen_ms >= l->last_seen_ms);
+	l->last_seen_ms = r->seen_ms;
 	l->last_replay = *w;
-	snprintf(l->last_id, sizeof(l->last_id), "%s", id);
+	snprintf(l->last_id, sizeof(l->last_id), "%s", r->id);
 	return 0;
 }
 
@@ -364,6 +371,7 @@ static struct broker_commit commit_of(unsigned n, uint64_t k)
 	for (unsigned i = 0; i < n; i++) {
 		snprintf(senders[i].id, sizeof(senders[i].id), "sender-%04u", i);
 		senders[i].window = (struct replay_window){ k, { k * 3, k * 5 } };
+		senders[i].seen_ms = 0;
 	}
 	return (struct broker_commit){ .n_replay = n, .replay = senders, .bundle_serial = k };
 }
@@ -441,6 +449,42 @@ TEST_F(store, forgets_contexts_after_their_two_hours)
 	ASSERT_EQ(l.n_contexts, 4); /* at 90, 120, 150, 180 minutes; 60 is a moment too old */
 	ASSERT_EQ(l.last_context.enc_hash, 180);
 	ASSERT_EQ(l.last_context.seen_ms, now + 180 * 60000 + 1);
+}
+
+/* One of a pair of distributor and origin, with the longest name. */
+static struct broker_commit_replay pair_of(char of, uint64_t seen_ms)
+{
+	struct broker_commit_replay r = { .window = { 1, { 0 } }, .seen_ms = seen_ms };
+
+	memset(r.id, of, sizeof(r.id) - 1);
+	r.id[64] = '/';
+	return r;
+}
+
+TEST_F(store, forgets_origins_after_their_thirty_days)
+{
+	const uint64_t now = 1700000000000, day = 24 * 3600 * 1000ull;
+	struct broker_commit_replay r[] = { pair_of('a', now), pair_of('b', now + day) };
+	struct broker_commit c = commit_of(3, 1);
+	struct loaded l;
+
+	start(self);
+	ASSERT_EQ(commit(self->s, &self->wake, &c, NULL, 0), 0);
+	c = (struct broker_commit){ .n_replay = 2, .replay = r };
+	ASSERT_EQ(commit(self->s, &self->wake, &c, NULL, 0), 0);
+	reopen(self);
+	l = load(self->s);
+	ASSERT_EQ(l.n_replay, 5);
+	ASSERT_STREQ(l.last_id, r[1].id);
+	ASSERT_EQ(l.last_seen_ms, now + day);
+	start(self);
+	r[1].seen_ms = now + 30 * day + 1;
+	c = (struct broker_commit){ .n_replay = 1, .replay = r + 1 };
+	ASSERT_EQ(commit(self->s, &self->wake, &c, NULL, 0), 0);
+	reopen(self);
+	l = load(self->s);
+	ASSERT_EQ(l.n_replay, 4); /* the senders of their own stay for good */
+	ASSERT_EQ(l.last_seen_ms, now + 30 * day + 1);
 }
 
 /* In the child: commits with ascending k until it is killed; says each k that it was told is done.
@@ -586,15 +630,50 @@ TEST_F(store, refuses_another_schema_and_another_program)
 	reopen(self);
 	store_close(self->s);
 	self->s = NULL;
-	tamper(self->file, "PRAGMA user_version = 2");
-	expect_refusal(self, -EPROTO, "schema version 2; this program reads version 1");
+	tamper(self->file, "PRAGMA user_version = 99");
+	expect_refusal(self, -EPROTO, "schema version 99; this program reads version ");
 	tamper(self->file, "PRAGMA user_version = 1; PRAGMA application_id = 1");
 	expect_refusal(self, -EPROTO, "not this program's");
-	tamper(self->file, "PRAGMA application_id = 1397965908; DELETE FROM gateway");
+	tamper(self->file, "PRAGMA application_id = 1397965908; DELETE FROM gateway;" OURS);
 	expect_refusal(self, -EUCLEAN, "without its gateway row");
 	tamper(self->file, "INSERT INTO gateway VALUES (1, 4)");
 	reopen(self);
 	ASSERT_EQ(store_bundle_serial(self->s), 4);
+}
+
+/* What version 1 made, with what it knew. */
+static const char version_1_sql[] =
+	"CREATE TABLE replay (id TEXT PRIMARY KEY, highest INTEGER NOT NULL,"
+	" below0 INTEGER NOT NULL, below1 INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE context (key_id INTEGER NOT NULL, enc_hash INTEGER NOT NULL,"
+	" seen_ms INTEGER NOT NULL, PRIMARY KEY (key_id, enc_hash)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX context_seen ON context (seen_ms);"
+	"CREATE TABLE revoked (key_id INTEGER PRIMARY KEY, revoked_at_ms INTEGER NOT NULL,"
+	" retire_before_ms INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE gateway (one INTEGER PRIMARY KEY CHECK (one = 1),"
+	" bundle_serial INTEGER NOT NULL) STRICT;"
+	"INSERT INTO gateway VALUES (1, 44);"
+	"INSERT INTO replay VALUES ('dev1', 7, 1, 2);"
+	"PRAGMA application_id = 1397965908;"
+	"PRAGMA user_version = 1;";
+
+TEST_F(store, brings_an_earlier_version_up_to_date)
+{
+	struct broker_commit c = commit_of(1, 9);
+	struct loaded l;
+
+	ASSERT_EQ(mkdir(self->dir, 0700), 0);
+	tamper(self->file, version_1_sql);
+	reopen(self);
+	ASSERT_EQ(store_bundle_serial(self->s), 44);
+	l = load(self->s);
+	ASSERT_STREQ(l.last_id, "dev1");
+	ASSERT_EQ(l.last_replay.highest, 7);
+	ASSERT_EQ(l.last_seen_ms, 0);
+	start(self);
+	ASSERT_EQ(commit(self->s, &self->wake, &c, NULL, 0), 0);
+	reopen(self);
+	ASSERT_EQ(load(self->s).n_replay, 2);
 }
 
 TEST_F(store, refuses_what_is_no_database)

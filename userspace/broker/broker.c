@@ -41,6 +41,7 @@ void broker_limits_default(struct broker_limits *l)
 		.admission_ban_failures = 20,
 		.admission_ban_window_ms = 60000,
 		.admission_ban_ms = 60000,
+		.origins_max = 100000,
 	};
 }
 
@@ -77,6 +78,7 @@ struct broker *broker_new(const struct broker_config *config, const struct broke
 	signer_init(b);
 	commit_init(b);
 	contexts_init(&b->contexts);
+	origins_init(&b->origins);
 	control_init(&b->control);
 	sys_init(b);
 	entry_init(b);

@@ -64,6 +64,8 @@ struct broker_limits {
 	uint32_t admission_ban_failures;	  /* of a source, within the window: then a ban */
 	uint32_t admission_ban_window_ms;
 	uint32_t admission_ban_ms; /* 0: nobody is banned */
+	/* Distribution (PROTOCOL 12). */
+	uint32_t origins_max; /* of one distributor: senders whose counters are kept */
 };
 
 void broker_limits_default(struct broker_limits *l);
@@ -102,10 +104,14 @@ struct broker_token_job {
 	void *owner;			 /* the owner's, while it is out */
 };
 
+/* A party's id; or a distributor's, a slash, and that of whose message it brought. */
+#define BROKER_SENDER_BYTES_MAX 130 /* with the terminator */
+
 /* What must be on stable storage before the acknowledgements that wait for it go out. */
 struct broker_commit_replay {
-	char id[65];
+	char id[BROKER_SENDER_BYTES_MAX];
 	struct replay_window window;
+	uint64_t seen_ms; /* wall clock, of the last use; 0: it is kept for good */
 };
 struct broker_commit_context { /* an enc seen: PROTOCOL 2's retirement */
 	uint32_t key_id;
@@ -204,9 +210,8 @@ int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body,
  * nothing is taken or converted. Who keeps new bundles from a gateway does not keep it running. */
 void broker_bundle_until(struct broker *b, uint64_t not_after_ms);
 
-/* What an earlier run committed, before the first connection. */
-int broker_restore_replay(struct broker *b, const char *id,
-			  const struct replay_window *w) must_check;
+/* What an earlier run committed, before the first connection. Windows come by ascending seen_ms. */
+int broker_restore_replay(struct broker *b, const struct broker_commit_replay *r) must_check;
 int broker_restore_context(struct broker *b, const struct broker_commit_context *c) must_check;
 int broker_restore_revoked(struct broker *b, const struct broker_commit_revoked *r) must_check;
 void broker_restore_serial(struct broker *b, uint64_t bundle_serial);
@@ -247,7 +252,7 @@ void broker_each_rejected(const struct broker *b,
 				       uint64_t rejected, enum admission_verdict last),
 			  void *ctx);
 
-/* What is retained, as it is stored: in SSDTF mode the sender's bytes at level 0. */
+/* What is retained, as it is stored: in SSDTF mode the sender's bytes as they came. */
 void broker_each_retained(const struct broker *b,
 			  void (*each)(void *ctx, struct bytes topic, struct bytes body),
 			  void *ctx);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "userspace/base/text.h"
 #include "userspace/broker/auth.h"
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
@@ -75,31 +76,44 @@ void commit_deinit(struct broker *b)
 		list_del(&r->link);
 		pool_free(&b->pool, r);
 	}
-	HASH_ITER(hh, c->senders, s, tmp) {
-		HASH_DELETE(hh, c->senders, s);
-		pool_free(&b->pool, s);
-	}
+	HASH_ITER(hh, c->senders, s, tmp)
+		commit_sender_free(b, s);
 	timer_cancel(&b->wheel, &c->retry);
 	free(c->batch.replay);
 	free(c->batch.contexts);
 	free(c->batch.revoked);
 }
 
-struct commit_sender *commit_sender(struct broker *b, struct bytes id)
+struct commit_sender *commit_sender_find(struct broker *b, struct bytes id)
 {
 	struct commit_sender *s;
 
 	HASH_FIND(hh, b->commit.senders, id.p, id.n, s);
+	return s;
+}
+
+void commit_sender_free(struct broker *b, struct commit_sender *s)
+{
+	HASH_DELETE(hh, b->commit.senders, s);
+	list_del(&s->dirty);
+	pool_free(&b->pool, s);
+}
+
+struct commit_sender *commit_sender(struct broker *b, struct bytes id)
+{
+	struct commit_sender *s = commit_sender_find(b, id);
+
 	if (s)
 		return s;
-	s = pool_zalloc(&b->pool, sizeof(*s));
+	BUG_ON(id.n >= BROKER_SENDER_BYTES_MAX);
+	s = pool_zalloc(&b->pool, sizeof(*s) + id.n + 1);
 	if (!s)
 		return NULL;
-	BUG_ON(id.n >= sizeof(s->id));
 	memcpy(s->id, id.p, id.n);
 	s->id_n = (uint8_t)id.n;
 	list_init(&s->dirty);
 	list_init(&s->contexts);
+	list_init(&s->by_use);
 	table_oom = false;
 	HASH_ADD(hh, b->commit.senders, id, s->id_n, s);
 	if (table_oom) {
@@ -109,16 +123,18 @@ struct commit_sender *commit_sender(struct broker *b, struct bytes id)
 	return s;
 }
 
-int broker_restore_replay(struct broker *b, const char *id, const struct replay_window *w)
+int broker_restore_replay(struct broker *b, const struct broker_commit_replay *r)
 {
 	struct commit_sender *s;
 
-	if (!*id || strlen(id) >= sizeof(s->id))
+	if (strchr(r->id, '/'))
+		return origins_restore(b, r);
+	if (!text_is_id(bytes_str(r->id)))
 		return -EINVAL;
-	s = commit_sender(b, bytes_str(id));
+	s = commit_sender(b, bytes_str(r->id));
 	if (!s)
 		return -ENOMEM;
-	s->window = *w;
+	s->window = r->window;
 	return 0;
 }
 
@@ -179,8 +195,9 @@ static bool take_senders(struct commit *c)
 			return false;
 		list_del(&s->dirty);
 		to = &c->batch.replay[c->batch.n_replay++];
-		memcpy(to->id, s->id, sizeof(to->id));
+		memcpy(to->id, s->id, s->id_n + 1u);
 		to->window = s->window;
+		to->seen_ms = s->seen_ms;
 	}
 	return true;
 }

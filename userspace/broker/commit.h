@@ -23,12 +23,17 @@ struct broker_conn;
 /* A sender's replay window, kept whether it is connected or not. */
 struct commit_sender {
 	UT_hash_handle hh;
-	char id[65];
-	uint8_t id_n;
 	struct replay_window window;
 	struct list contexts; /* of its contexts, oldest use first; the retired ones not */
 	unsigned n_contexts;
 	struct list dirty;
+	/* Of those that distributors bring (origins.h). */
+	unsigned n_origins;		   /* a distributor's */
+	struct commit_sender *distributor; /* a pair's; NULL: it is none */
+	struct list by_use;
+	uint64_t seen_ms; /* wall clock, last use */
+	uint8_t id_n;
+	char id[]; /* terminated */
 };
 
 struct commit {
@@ -50,6 +55,10 @@ void commit_init(struct broker *b);
 void commit_deinit(struct broker *b);
 /* The window of a sender, made where it is new. NULL: no memory. */
 struct commit_sender *commit_sender(struct broker *b, struct bytes id) must_check;
+/* NULL: there is none. */
+struct commit_sender *commit_sender_find(struct broker *b, struct bytes id);
+/* One that nothing points at. */
+void commit_sender_free(struct broker *b, struct commit_sender *s);
 void commit_sender_changed(struct broker *b, struct commit_sender *s);
 /* The acknowledgement goes once all that has changed so far is stored. NULL is fine. */
 void commit_then_ack(struct broker *b, struct ack *a);

@@ -99,6 +99,14 @@ static void join_sender(struct broker *b, struct context *c, struct commit_sende
 		context_free(b, list_first(&sender->contexts, struct context, of_sender));
 }
 
+void contexts_leave(struct commit_sender *sender)
+{
+	struct context *c;
+
+	while ((c = list_first(&sender->contexts, struct context, of_sender)))
+		leave_sender(c);
+}
+
 static struct context *context_new(struct broker *b, const struct context_key *key)
 {
 	struct context *c;

@@ -64,6 +64,8 @@ bool contexts_retired(struct broker *b, uint32_t key_id, struct bytes enc);
 /* It was taken, from this sender. */
 void contexts_used(struct broker *b, struct commit_sender *sender, uint32_t key_id,
 		   struct bytes enc);
+/* The sender is about to be forgotten: its contexts are nobody's from then on. */
+void contexts_leave(struct commit_sender *sender);
 /* The manager revoked something under key_id: retires what was seen, stores it. Repeating is
  * harmless. -ENOMEM. */
 int contexts_revoke(struct broker *b, uint32_t key_id, uint64_t revoked_at_ms) must_check;

@@ -21,6 +21,7 @@
 #include "userspace/broker/control.h"
 #include "userspace/broker/directory.h"
 #include "userspace/broker/gate.h"
+#include "userspace/broker/origins.h"
 #include "userspace/broker/retained.h"
 #include "userspace/broker/route.h"
 #include "userspace/broker/session.h"
@@ -47,6 +48,7 @@ struct broker {
 	struct signer signer;
 	struct commit commit;
 	struct contexts contexts;
+	struct origins origins;
 	struct control control;
 	struct sys sys;
 	struct gate gate;

@@ -85,6 +85,7 @@ static const struct option limits[] = {
 	{ "admission-ban-window-ms", KIND_NUMBER, AT(limits.admission_ban_window_ms), 100,
 	  86400000 },
 	{ "admission-ban-ms", KIND_NUMBER, AT(limits.admission_ban_ms), 0, 86400000 },
+	{ "origins-max", KIND_NUMBER, AT(limits.origins_max), 1, 10000000 },
 	{ "output-bytes-hard", KIND_NUMBER, AT(core.output_bytes_hard), 8192, 1 << 30 },
 	{ "output-bytes-total", KIND_NUMBER, AT(core.output_bytes_total), 65536, 1 << 30 },
 	{ "stall-timeout-ms", KIND_NUMBER, AT(core.stall_timeout_ms), 1000, 3600000 },

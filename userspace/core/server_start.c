@@ -99,9 +99,9 @@ static void open_store(struct server *s)
 	}
 }
 
-static int restore_replay(void *ctx, const char *id, const struct replay_window *w)
+static int restore_replay(void *ctx, const struct broker_commit_replay *r)
 {
-	return broker_restore_replay(ctx, id, w);
+	return broker_restore_replay(ctx, r);
 }
 
 static int restore_context(void *ctx, const struct broker_commit_context *c)

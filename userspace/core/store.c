@@ -32,6 +32,7 @@ enum statement {
 	STMT_REVOKED,
 	STMT_SERIAL,
 	STMT_FORGET,
+	STMT_FORGET_ORIGINS,
 	STMTS,
 };
 
@@ -40,12 +41,14 @@ static const char *const statement_sql[STMTS] = {
 	[STMT_BEGIN] = "BEGIN IMMEDIATE",
 	[STMT_COMMIT] = "COMMIT",
 	[STMT_ROLLBACK] = "ROLLBACK",
-	[STMT_REPLAY] = "REPLACE INTO replay (id, highest, below0, below1) VALUES (?, ?, ?, ?)",
+	[STMT_REPLAY] = "REPLACE INTO replay (id, highest, below0, below1, seen_ms) "
+			"VALUES (?, ?, ?, ?, ?)",
 	[STMT_CONTEXT] = "REPLACE INTO context (key_id, enc_hash, seen_ms) VALUES (?, ?, ?)",
 	[STMT_REVOKED] = "REPLACE INTO revoked (key_id, revoked_at_ms, retire_before_ms) "
 			 "VALUES (?, ?, ?)",
 	[STMT_SERIAL] = "UPDATE gateway SET bundle_serial = ?",
 	[STMT_FORGET] = "DELETE FROM context WHERE seen_ms < ?",
+	[STMT_FORGET_ORIGINS] = "DELETE FROM replay WHERE seen_ms > 0 AND seen_ms < ?",
 };
 
 static const char schema_sql[] =
@@ -58,6 +61,14 @@ static const char schema_sql[] =
 	" retire_before_ms INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE gateway (one INTEGER PRIMARY KEY CHECK (one = 1),"
 	" bundle_serial INTEGER NOT NULL) STRICT;";
+
+/* What each version added to the one before it, from version 2 on. */
+static const char *const upgrade_sql[] = {
+	/* 2: windows that may be forgotten, by the time of their last use */
+	"ALTER TABLE replay ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;"
+	"CREATE INDEX replay_seen ON replay (seen_ms) WHERE seen_ms > 0;",
+};
+_Static_assert(ARRAY_SIZE(upgrade_sql) == STORE_SCHEMA_VERSION - 1, "each version has its step");
 
 struct store {
 	int lock_fd;
@@ -188,21 +199,37 @@ static int one_number(struct store *s, const char *sql, int64_t *ret_n)
 #define TEXT_OF_NUMBER(n) #n
 #define TEXT_OF(n)	  TEXT_OF_NUMBER(n)
 
+/* From this version on. */
+static bool upgrade_from(struct store *s, int64_t version)
+{
+	for (; version < STORE_SCHEMA_VERSION; version++)
+		if (sqlite3_exec(s->db, upgrade_sql[version - 1], NULL, NULL, NULL) != SQLITE_OK)
+			return false;
+	return sqlite3_exec(s->db, "PRAGMA user_version = " TEXT_OF(STORE_SCHEMA_VERSION), NULL,
+			    NULL, NULL) == SQLITE_OK;
+}
+
 /* An empty database becomes ours; everything in one transaction. */
 static int create(struct store *s)
 {
-	static const char ours_sql[] =
-		"INSERT INTO gateway VALUES (1, 0);"
-		"PRAGMA application_id = " TEXT_OF(
-			APPLICATION_ID) ";"
-					"PRAGMA user_version = " TEXT_OF(
-						STORE_SCHEMA_VERSION) ";"
-								      "COMMIT";
+	static const char ours_sql[] = "INSERT INTO gateway VALUES (1, 0);"
+				       "PRAGMA application_id = " TEXT_OF(APPLICATION_ID);
 
 	if (sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
 	    sqlite3_exec(s->db, schema_sql, NULL, NULL, NULL) != SQLITE_OK ||
-	    sqlite3_exec(s->db, ours_sql, NULL, NULL, NULL) != SQLITE_OK)
+	    sqlite3_exec(s->db, ours_sql, NULL, NULL, NULL) != SQLITE_OK || !upgrade_from(s, 1) ||
+	    sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
 		return -EIO; /* the caller asks SQLite */
+	return 0;
+}
+
+/* One of an earlier version, in one transaction too. */
+static int upgrade(struct store *s, int64_t version)
+{
+	if (sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
+	    !upgrade_from(s, version) ||
+	    sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+		return -EIO;
 	return 0;
 }
 
@@ -219,6 +246,8 @@ static int check_schema(struct store *s, const char *dir)
 		return create(s) ? failed_sqlite(s, dir) : 0;
 	if (application != APPLICATION_ID)
 		return failed(-EPROTO, dir, "has a " DATABASE_FILE " that is not this program's");
+	if (version > 0 && version < STORE_SCHEMA_VERSION)
+		return upgrade(s, version) ? failed_sqlite(s, dir) : 0;
 	if (version != STORE_SCHEMA_VERSION) {
 		snprintf(what, sizeof(what),
 			 "has a database of schema version %lld; this program reads version %d",
@@ -338,9 +367,16 @@ static uint64_t column(sqlite3_stmt *stmt, int i)
 static int load_replay(const struct store_sink *sink, sqlite3_stmt *row)
 {
 	const char *id = (const char *)sqlite3_column_text(row, 0);
-	struct replay_window w = { column(row, 1), { column(row, 2), column(row, 3) } };
+	struct broker_commit_replay r = {
+		.window = { column(row, 1), { column(row, 2), column(row, 3) } },
+		.seen_ms = column(row, 4),
+	};
 
-	return id ? sink->replay(sink->ctx, id, &w) : -ENOMEM;
+	if (!id)
+		return -ENOMEM;
+	if (snprintf(r.id, sizeof(r.id), "%s", id) >= (int)sizeof(r.id))
+		return -EUCLEAN;
+	return sink->replay(sink->ctx, &r);
 }
 
 static int load_context(const struct store_sink *sink, sqlite3_stmt *row)
@@ -367,7 +403,8 @@ int store_load(struct store *s, const struct store_sink *sink)
 	} tables[] = {
 		{ "SELECT key_id, revoked_at_ms, retire_before_ms FROM revoked", load_revoked },
 		{ "SELECT key_id, enc_hash, seen_ms FROM context", load_context },
-		{ "SELECT id, highest, below0, below1 FROM replay", load_replay },
+		{ "SELECT id, highest, below0, below1, seen_ms FROM replay ORDER BY seen_ms",
+		  load_replay },
 	};
 
 	BUG_ON(s->started);
@@ -408,10 +445,29 @@ static int run(struct store *s, enum statement which, int first, const uint64_t 
 
 static int write_replay(struct store *s, const struct broker_commit_replay *r)
 {
-	uint64_t numbers[] = { r->window.highest, r->window.below[0], r->window.below[1] };
+	uint64_t numbers[] = { r->window.highest, r->window.below[0], r->window.below[1],
+			       r->seen_ms };
 	int code = sqlite3_bind_text(s->statements[STMT_REPLAY], 1, r->id, -1, SQLITE_STATIC);
 
-	return code == SQLITE_OK ? run(s, STMT_REPLAY, 2, numbers, 3) : error_of(code);
+	return code == SQLITE_OK ? run(s, STMT_REPLAY, 2, numbers, 4) : error_of(code);
+}
+
+static int write_replays(struct store *s, const struct broker_commit *c)
+{
+	uint64_t newest = 0;
+	int err = 0;
+
+	for (unsigned i = 0; i < c->n_replay && !err; i++) {
+		if (c->replay[i].seen_ms > newest)
+			newest = c->replay[i].seen_ms;
+		err = write_replay(s, &c->replay[i]);
+	}
+	if (!err && newest > STORE_ORIGIN_MS) {
+		uint64_t before = newest - STORE_ORIGIN_MS;
+
+		err = run(s, STMT_FORGET_ORIGINS, 1, &before, 1);
+	}
+	return err;
 }
 
 static int write_contexts(struct store *s, const struct broker_commit *c)
@@ -438,10 +494,8 @@ static int write_contexts(struct store *s, const struct broker_commit *c)
 
 static int write_all(struct store *s, const struct broker_commit *c)
 {
-	int err = 0;
+	int err = write_replays(s, c);
 
-	for (unsigned i = 0; i < c->n_replay && !err; i++)
-		err = write_replay(s, &c->replay[i]);
 	if (!err)
 		err = write_contexts(s, c);
 	for (unsigned i = 0; i < c->n_revoked && !err; i++) {

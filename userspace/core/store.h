@@ -19,29 +19,32 @@
 
 #include "userspace/base/compiler.h"
 
-#define STORE_SCHEMA_VERSION 1
+#define STORE_SCHEMA_VERSION 2
 #define STORE_ERROR_BYTES    256
 /* Contexts seen longer ago are forgotten: the hour before a revocation, and the hour after it for
  * which they stay retired (PROTOCOL 2). */
 #define STORE_CONTEXT_MS (2ull * 3600 * 1000)
+/* And the counters of those whose messages a distributor brings (PROTOCOL 12). */
+#define STORE_ORIGIN_MS (30ull * 24 * 3600 * 1000)
 
 struct broker_commit;
 struct broker_commit_context;
+struct broker_commit_replay;
 struct broker_commit_revoked;
-struct replay_window;
 struct store;
 struct wake;
 
 /* What store_load() finds; each returns 0 or -errno, which ends the loading. */
 struct store_sink {
-	int (*replay)(void *ctx, const char *id, const struct replay_window *w);
+	int (*replay)(void *ctx, const struct broker_commit_replay *r);
 	int (*context)(void *ctx, const struct broker_commit_context *c);
 	int (*revoked)(void *ctx, const struct broker_commit_revoked *r);
 	void *ctx;
 };
 
 /*
- * Makes DIR and the database where they are missing. -EBUSY: another process uses DIR; -EPERM: DIR
+ * Makes DIR and the database where they are missing, and brings one of an earlier version of this
+ * program up to date. -EBUSY: another process uses DIR; -EPERM: DIR
  * is open to others; -EPROTO: another program's database or another schema version; -EUCLEAN: it is
  * damaged; else -errno. store_open_error() has the sentence.
  */
