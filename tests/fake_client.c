@@ -631,6 +631,20 @@ static bool refuse(struct fake_client *c, const char *why)
 	return false;
 }
 
+/* How often what comes by it was converted. */
+static uint8_t level_of(const struct world_grant *g)
+{
+	return g->from ? (uint8_t)(level_of(g->from) + 1) : 1;
+}
+
+/* A salt of zeros where the grant says that ids are replaced, and there alone. */
+static bool bind_holds(const struct fake_opened *o)
+{
+	if (bytes_is_zero(o->envelope.salt))
+		return o->grant->flags & RECORD_GRANT_IDS_REPLACED;
+	return envelope_bind_fits(&o->envelope, o->envelope.origin, o->publish.topic);
+}
+
 /* The origin proof where the grant asks for one, and none where it does not. */
 static bool proof_holds(struct fake_client *c, const struct fake_opened *o)
 {
@@ -638,7 +652,7 @@ static bool proof_holds(struct fake_client *c, const struct fake_opened *o)
 	struct bytes properties;
 	uint8_t first;
 
-	if (!(o->grant->flags & RECORD_GRANT_PROOF))
+	if (!(o->grant->flags & RECORD_GRANT_PROOF) || o->envelope.level > 1)
 		return o->envelope.proof.n == 0;
 	return origin && publish_check_proof(&o->envelope, o->publish.topic, origin->key_public,
 					     &first, &properties) == 0;
@@ -662,24 +676,79 @@ static bool decrypt(struct fake_client *c, struct fake_opened *o)
 	return true;
 }
 
-bool client_open(struct fake_client *c, const struct mqtt_publish *p, struct fake_opened *ret_o)
+bool client_take(struct fake_client *c, const struct mqtt_publish *p, struct fake_opened *ret_o)
 {
 	ret_o->publish = *p;
 	if (!broker_signed(c, p, &ret_o->trailer))
 		return refuse(c, "the broker's signature");
 	if (envelope_parse(ret_o->trailer.body, &ret_o->envelope))
 		return refuse(c, "no envelope");
-	if (ret_o->envelope.level != 1)
-		return refuse(c, "level");
-	if (!envelope_bind_fits(&ret_o->envelope, ret_o->envelope.origin, p->topic))
-		return refuse(c, "bind");
+	if (ret_o->envelope.level == 0)
+		return refuse(c, "level 0");
 	ret_o->grant = world_grant_of(c->world, ret_o->envelope.grant);
 	if (!ret_o->grant || ret_o->grant->to != c->party ||
 	    ret_o->grant->scope->key_id != ret_o->envelope.key_id)
 		return refuse(c, "another's grant, or another key id's");
-	if (!proof_holds(c, ret_o))
-		return refuse(c, "origin proof");
+	if (ret_o->envelope.level != level_of(ret_o->grant))
+		return refuse(c, "level");
+	if (!bind_holds(ret_o))
+		return refuse(c, "bind");
+	return proof_holds(c, ret_o) || refuse(c, "origin proof");
+}
+
+bool client_got_taken(struct fake_client *c, struct fake_opened *ret_o)
+{
+	struct mqtt_publish p;
+
+	return client_got_publish(c, &p) && client_take(c, &p, ret_o);
+}
+
+bool client_open(struct fake_client *c, const struct mqtt_publish *p, struct fake_opened *ret_o)
+{
+	if (!client_take(c, p, ret_o))
+		return false;
 	return decrypt(c, ret_o) || refuse(c, "commitment or ciphertext");
+}
+
+/* x(rk * P), P of either sign. */
+static void convert(const struct world_grant *g, const struct envelope *e, uint8_t x[P256_X_BYTES])
+{
+	struct p256_point point;
+
+	ASSERT_EQ(p256_point_lift(e->x.p, &point), 0);
+	ASSERT_EQ(grant_convert(&g->rk, &point, x), 0);
+}
+
+/* PROTOCOL 12: what stays, stays byte for byte. */
+void client_distribute(struct fake_client *c, const struct fake_opened *o,
+		       const struct world_grant *g, const char *topic, const char *origin,
+		       uint8_t qos, bool retain, struct fake_sealed *ret_s)
+{
+	static const uint8_t no_salt[ENVELOPE_SALT_BYTES];
+	const struct envelope *e = &o->envelope;
+	struct bytes_writer w = bytes_writer_of(ret_s->payload, sizeof(ret_s->payload));
+	uint8_t x[P256_X_BYTES];
+
+	convert(g, e, x);
+	bytes_write(&w, bytes_of(e->whole.p, ENVELOPE_FIXED_BYTES - 1 - ENVELOPE_SALT_BYTES));
+	bytes_write(&w, origin ? bytes_of(no_salt, sizeof(no_salt)) : e->salt);
+	bytes_write_u8(&w, (uint8_t)(e->level + 1));
+	bytes_write(&w, bytes_of(g->id, GRANT_ID_BYTES));
+	bytes_write(&w, bytes_of(x, sizeof(x)));
+	bytes_write_u8_view(&w, origin ? bytes_str(origin) : e->origin);
+	bytes_write_u16(&w, 0);
+	bytes_write(&w, e->ct);
+	(void)bytes_write_space(&w, PUBLISH_TRAILER_1_BYTES);
+	ASSERT_FALSE(w.bad);
+	ret_s->n = w.used;
+	ret_s->counter = e->counter;
+	ret_s->publish = (struct mqtt_publish){
+		.qos = qos,
+		.retain = retain,
+		.packet_id = next_packet_id(c, qos),
+		.topic = bytes_str(topic),
+	};
+	client_sign(c, ret_s);
 }
 
 bool client_got_sealed(struct fake_client *c, const char *text, struct fake_opened *ret_o)

@@ -146,10 +146,20 @@ uint16_t client_publish_retained(struct fake_client *c, const struct world_scope
 				 const char *topic, const char *text, uint8_t qos);
 
 /* Checks a delivery as PROTOCOL asks of a receiver (signature, level, bind, proof where the grant
- * wants it, commitment) and decrypts it. */
+ * wants it). */
+bool client_take(struct fake_client *c, const struct mqtt_publish *p, struct fake_opened *ret_o);
+/* The next packet is a delivery, and it may be taken. */
+bool client_got_taken(struct fake_client *c, struct fake_opened *ret_o);
+/* The same, and decrypts it, commitment and all. */
 bool client_open(struct fake_client *c, const struct mqtt_publish *p, struct fake_opened *ret_o);
 /* The next packet is a delivery that opens to text; *ret_o (not NULL) has the rest. */
 bool client_got_sealed(struct fake_client *c, const char *text, struct fake_opened *ret_o);
+
+/* What a distributor makes of it by grant g: converted, signed, for this topic. origin is the
+ * external id; NULL: the sender's stays, and with it the salt. */
+void client_distribute(struct fake_client *c, const struct fake_opened *o,
+		       const struct world_grant *g, const char *topic, const char *origin,
+		       uint8_t qos, bool retain, struct fake_sealed *ret_s);
 
 void client_send_nack(struct fake_client *c, enum control_reason reason, uint64_t counter,
 		      const char *origin);

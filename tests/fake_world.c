@@ -51,26 +51,46 @@ struct world_party *world_add_party(struct world *w, const char *id, uint8_t rol
 	return p;
 }
 
+/* d of a grant, or a hop's secret. */
+static void draw_secret(struct world_grant *g)
+{
+	struct grant_terms terms = { .key_id = g->scope->key_id, .b = g->to->encryption };
+	struct secret32 x SECRET = { 0 };
+
+	if (g->flags & RECORD_GRANT_HOP) {
+		ASSERT_EQ(p256_scalar_random(&g->d), 0);
+		return;
+	}
+	ASSERT_EQ(p256_scalar_random(&x), 0);
+	ASSERT_EQ(p256_mul_base(&x, &g->x), 0);
+	terms.x = g->x;
+	memcpy(terms.grant_id, g->id, sizeof(g->id));
+	ASSERT_EQ(grant_secret_manager(&terms, &x, &g->d), 0);
+}
+
 /* PROTOCOL 3, the manager's part. */
+struct world_grant *world_add_grant_from(struct world *w, struct world_party *to,
+					 struct world_scope *scope, uint8_t flags,
+					 struct world_grant *from, struct world_party *upstream)
+{
+	struct world_grant *g = &w->grants[w->n_grants++];
+
+	ASSERT_LE(w->n_grants, WORLD_GRANTS_MAX);
+	*g = (struct world_grant){
+		.to = to, .scope = scope, .from = from, .upstream = upstream, .flags = flags
+	};
+	hash_random(g->id, sizeof(g->id));
+	draw_secret(g);
+	ASSERT_EQ(grant_conversion_key(from ? &from->d : &scope->a, &g->d, &g->rk), 0);
+	memcpy(g->blob, g->id, GRANT_ID_BYTES);
+	memcpy(g->blob + GRANT_ID_BYTES, g->rk.b, sizeof(g->rk.b));
+	return g;
+}
+
 struct world_grant *world_add_grant(struct world *w, struct world_party *to,
 				    struct world_scope *scope, uint8_t flags)
 {
-	struct world_grant *g = &w->grants[w->n_grants++];
-	struct secret32 x SECRET = { 0 }, rk SECRET = { 0 };
-	struct grant_terms terms;
-
-	ASSERT_LE(w->n_grants, WORLD_GRANTS_MAX);
-	*g = (struct world_grant){ .to = to, .scope = scope, .flags = flags };
-	hash_random(g->id, sizeof(g->id));
-	ASSERT_EQ(p256_scalar_random(&x), 0);
-	ASSERT_EQ(p256_mul_base(&x, &g->x), 0);
-	terms = (struct grant_terms){ .key_id = scope->key_id, .x = g->x, .b = to->encryption };
-	memcpy(terms.grant_id, g->id, sizeof(g->id));
-	ASSERT_EQ(grant_secret_manager(&terms, &x, &g->d), 0);
-	ASSERT_EQ(grant_conversion_key(&scope->a, &g->d, &rk), 0);
-	memcpy(g->blob, g->id, GRANT_ID_BYTES);
-	memcpy(g->blob + GRANT_ID_BYTES, rk.b, sizeof(rk.b));
-	return g;
+	return world_add_grant_from(w, to, scope, flags, NULL, NULL);
 }
 
 struct world_party *world_party_of(struct world *w, struct bytes id)
@@ -127,6 +147,7 @@ static void write_scopes(struct world *w, struct bytes_writer *out)
 		};
 
 		r.n_filters = take_list(s->filters, r.filters);
+		r.n_public_filters = take_list(s->public_filters, r.public_filters);
 		bundle_gateway_write_scope(&r, out);
 	}
 }
@@ -157,6 +178,13 @@ static void write_parties(struct world *w, struct bytes_writer *out)
 	}
 }
 
+static const char *const *filters_of(const struct world_grant *g)
+{
+	if (g->filters[0])
+		return g->filters;
+	return g->from ? g->scope->public_filters : g->scope->filters;
+}
+
 static void write_grants(struct world *w, struct bytes_writer *out)
 {
 	uint32_t n = 0;
@@ -176,13 +204,17 @@ static void write_grants(struct world *w, struct bytes_writer *out)
 				   .not_before_ms = g->not_before_ms,
 				   .not_after_ms = g->not_after_ms,
 				   .scope = bytes_str(g->scope->name) },
-			.wrapped_rk = bytes_of(g->blob, sizeof(g->blob)),
+			.wrapped_rk = bytes_of(g->blob, g->upstream ? 0 : sizeof(g->blob)),
 		};
 
 		if (g->gone)
 			continue;
 		memcpy(r.grant.grant_id, g->id, GRANT_ID_BYTES);
-		r.grant.n_filters = take_list(g->scope->filters, r.grant.filters);
+		if (g->from)
+			memcpy(r.grant.from, g->from->id, GRANT_ID_BYTES);
+		if (g->upstream)
+			r.grant.upstream = bytes_str(g->upstream->id);
+		r.grant.n_filters = take_list(filters_of(g), r.grant.filters);
 		bundle_gateway_write_grant(&r, out);
 	}
 }

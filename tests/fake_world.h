@@ -29,7 +29,8 @@ struct world_scope {
 	const char *name;
 	uint32_t key_id;
 	enum hpke_suite suite;
-	const char *filters[WORLD_LIST_MAX]; /* up to the first NULL */
+	const char *filters[WORLD_LIST_MAX]; /* up to the first NULL, as all lists */
+	const char *public_filters[WORLD_LIST_MAX];
 	uint64_t not_before_ms, not_after_ms;
 	struct secret32 a;
 	struct p256_point point;
@@ -53,10 +54,14 @@ struct world_grant {
 	uint8_t id[GRANT_ID_BYTES];
 	struct world_party *to;
 	struct world_scope *scope;
+	struct world_grant *from;	     /* NULL: from level 0 */
+	struct world_party *upstream;	     /* NULL: the broker converts by it */
+	const char *filters[WORLD_LIST_MAX]; /* none: the scope's, public ones with a from */
 	uint8_t flags;
 	uint64_t not_before_ms, not_after_ms;
 	struct p256_point x;
-	struct secret32 d;
+	struct secret32 d; /* what it ends in: the receiver's, or a hop's secret */
+	struct secret32 rk;
 	uint8_t blob[FAKE_BLOB_BYTES];
 	bool gone;
 };
@@ -88,6 +93,11 @@ struct world_party *world_add_party(struct world *w, const char *id, uint8_t rol
 				    const char *scope);
 struct world_grant *world_add_grant(struct world *w, struct world_party *to,
 				    struct world_scope *scope, uint8_t flags);
+/* One that begins where `from` ends (NULL: with the scope's key), and by which upstream converts
+ * (NULL: the broker). Of a hop the receiver can open nothing. */
+struct world_grant *world_add_grant_from(struct world *w, struct world_party *to,
+					 struct world_scope *scope, uint8_t flags,
+					 struct world_grant *from, struct world_party *upstream);
 /* In the bundle or not; NULL: never was. */
 struct world_party *world_party_of(struct world *w, struct bytes id);
 struct world_grant *world_grant_of(struct world *w, struct bytes grant_id);

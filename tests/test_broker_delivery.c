@@ -968,9 +968,16 @@ TEST_F(out, bundles_that_contradict_themselves)
 	w->dev2->id = "dev1";
 	ASSERT_EQ(apply(self, 1000, world_bundle(w)), -EBADMSG);
 	w->dev2->id = "dev2";
-	world_add_grant(w, w->rx1, w->temp, 0);
+	w->grants[w->n_grants++] = *w->rx1_temp;
 	ASSERT_EQ(apply(self, 1000, world_bundle(w)), -EBADMSG);
 	w->n_grants--;
+	w->rx1_temp->upstream = w->rx2_temp->upstream = w->mgr;
+	w->rx1_temp->from = w->rx2_temp->from = w->rx2_cam;
+	memcpy(w->rx2_temp->id, w->rx1_temp->id, GRANT_ID_BYTES);
+	ASSERT_EQ(apply(self, 1000, world_bundle(w)), -EBADMSG);
+	w->rx1_temp->upstream = w->rx2_temp->upstream = NULL;
+	w->rx1_temp->from = w->rx2_temp->from = NULL;
+	memcpy(w->rx2_temp->id, w->rx2_temp->blob, GRANT_ID_BYTES);
 	all_is_as_before(self, 0);
 	ASSERT_EQ(fake_stats(self->fake).sessions, 3);
 }

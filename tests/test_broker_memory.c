@@ -87,12 +87,30 @@ struct day {
 	bool plain;
 	struct world *world; /* NULL: plain */
 	struct fake_broker *fake;
+	struct world_grant *hop, *outlet, *direct; /* the sender is a distributor, too */
 	struct day_client clients[CLIENTS];
 	uint8_t qos[MESSAGES_MAX];
 	uint16_t id[MESSAGES_MAX];
 	bool acked[MESSAGES_MAX];
 	unsigned n;
 };
+
+/* What comes to the sender by hop it may bring anew: to both receivers, or to one alone. */
+static void add_outlets(struct day *d)
+{
+	struct world *w = d->world;
+	const uint8_t replaced = RECORD_GRANT_IDS_REPLACED;
+
+	w->dev2->roles |= RECORD_ROLE_DISTRIBUTOR;
+	w->temp->public_filters[0] = "site/#";
+	d->hop = world_add_grant_from(w, w->dev2, w->temp, RECORD_GRANT_HOP, NULL, NULL);
+	d->outlet = world_add_grant_from(w, w->dev2, w->temp, RECORD_GRANT_HOP | replaced, d->hop,
+					 w->dev2);
+	d->direct = world_add_grant_from(w, w->rx1, w->temp, replaced, d->hop, w->dev2);
+	(void)world_add_grant_from(w, w->rx1, w->temp, replaced, d->outlet, NULL);
+	(void)world_add_grant_from(w, w->rx2, w->temp, replaced, d->outlet, NULL);
+	world_apply(w);
+}
 
 static void day_init(struct day *d, bool plain)
 {
@@ -111,6 +129,7 @@ static void day_init(struct day *d, bool plain)
 	} else {
 		d->world = world_new(&config);
 		d->fake = d->world->fake;
+		add_outlets(d);
 	}
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		struct fake_client *c = &d->clients[i].client;
@@ -139,6 +158,29 @@ static bool is_up(const struct day_client *c)
 	return c->client.conn && c->client.conn->engine && c->up;
 }
 
+/* The same message as it comes back from a distributor that converts by g. */
+static void distribute(struct day *d, const struct world_grant *g, struct fake_sealed *s)
+{
+	struct fake_client *c = &d->clients[CLIENTS - 1].client;
+	const struct mqtt_publish p = s->publish;
+	struct fake_opened o = { 0 };
+	struct fake_sealed sealed = *s;
+	struct p256_point e;
+	uint8_t x[P256_X_BYTES];
+
+	ASSERT_EQ(envelope_parse(bytes_of(sealed.payload, s->n - PUBLISH_TRAILER_1_BYTES),
+				 &o.envelope),
+		  0);
+	ASSERT_EQ(p256_point_decompress(o.envelope.enc, &e), 0);
+	ASSERT_EQ(grant_convert(&d->hop->rk, &e, x), 0);
+	o.envelope.x = bytes_of(x, sizeof(x));
+	o.envelope.level = 1;
+	client_distribute(c, &o, g, "", s->counter % 2 ? "origin-1" : "origin-2", p.qos, p.retain,
+			  s);
+	s->publish.topic = p.topic;
+	client_sign(c, s);
+}
+
 /* The next message, under the next number as its text. */
 static void publish(struct day *d, uint8_t qos, bool retain)
 {
@@ -164,8 +206,23 @@ static void publish(struct day *d, uint8_t qos, bool retain)
 	if (number % 5 == 0)
 		client_new_context(c, d->world->temp);
 	client_seal(c, d->world->temp, topic, text, qos, retain, &s);
+	if (number % 3 == 1)
+		distribute(d, d->outlet, &s);
 	client_send_publish(c, &s.publish);
 	d->id[number] = s.publish.packet_id;
+}
+
+/* One for rx1 alone, which nobody counts. */
+static void publish_direct(struct day *d, uint8_t qos)
+{
+	struct day_client *from = &d->clients[CLIENTS - 1];
+	struct fake_sealed s;
+
+	if (d->plain || !is_up(from))
+		return;
+	client_seal(&from->client, d->world->temp, "site/9/temp", "0", qos, false, &s);
+	distribute(d, d->direct, &s);
+	client_send_publish(&from->client, &s.publish);
 }
 
 static void got_message(struct day *d, struct day_client *c, const struct mqtt_frame *f)
@@ -181,6 +238,8 @@ static void got_message(struct day *d, struct day_client *c, const struct mqtt_f
 	if (d->plain) {
 		memcpy(text, p.payload.p,
 		       p.payload.n < sizeof(text) ? p.payload.n : sizeof(text) - 1);
+	} else if (c == &d->clients[CLIENTS - 1]) { /* a hop ends there */
+		ASSERT_TRUE(client_take(&c->client, &p, &o));
 	} else {
 		ASSERT_TRUE(client_open(&c->client, &p, &o));
 		memcpy(text, o.text, sizeof(text) - 1);
@@ -318,6 +377,7 @@ static void noon(struct day *d)
 		fake_hang_up(b->client.conn);
 	publish(d, 1, true);
 	publish(d, 2, false);
+	publish_direct(d, 1);
 	react(d, a);
 	fake_settle(d->fake);
 	connect_one(d, a); /* takes over */
@@ -543,6 +603,8 @@ static void client_acts(struct day *d, struct day_client *c)
 	case 7:
 		return fake_unstall(c->client.conn);
 	case 8:
+		publish_direct(d, (uint8_t)pick(3));
+		return publish(d, (uint8_t)pick(3), pick(4) == 0);
 	case 9:
 	case 10:
 		return publish(d, (uint8_t)pick(3), pick(4) == 0);

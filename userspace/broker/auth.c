@@ -68,6 +68,7 @@ static void challenge(struct broker_conn *c)
 void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 {
 	struct broker *b = c->broker;
+	const struct directory_party *party;
 
 	b->stats.connects++;
 	if (!text_is_id(p->client_id))
@@ -77,8 +78,9 @@ void auth_start(struct broker_conn *c, const struct mqtt_connect *p)
 	if (!p->has_user_name || !p->has_password ||
 	    text_unb64u(p->user_name, c->secure->r_c, sizeof(c->secure->r_c)))
 		return turn_away(c, CONNACK_BAD_USER, "User Name is not a nonce of SSDTF");
-	if (!directory_party(b->directory, p->client_id))
-		return turn_away(c, CONNACK_REFUSED, "not enrolled");
+	party = directory_party(b->directory, p->client_id);
+	if (!party || !party->roles)
+		return turn_away(c, CONNACK_REFUSED, party ? "revoked" : "not enrolled");
 	if (!entry_admitted(c))
 		return not_admitted(c);
 	if (c->will && control_is_topic(c->will->topic))

@@ -119,7 +119,7 @@ int capsule_convert(struct broker *b, struct delivery *d, const struct directory
 	int err;
 
 	memcpy(key.grant_id, g->grant_id, GRANT_ID_BYTES);
-	memcpy(key.enc, m->sealed->envelope.enc.p, P256_COMPRESSED_BYTES);
+	p256_point_compress(&m->sealed->e, key.point);
 	c = find(b, &key);
 	if (c && c->state == CAPSULE_READY && d->sealed->nack) {
 		discard(b, c);
@@ -181,7 +181,7 @@ static void drop_waiters(struct broker *b, struct capsule *c, bool only_qos0)
 			continue;
 		}
 		b->stats.dropped_qos0 += d->qos == 0;
-		control_error_to(b, d->message->sealed->origin, CONTROL_UNAVAILABLE,
+		control_error_to(b, d->message->sealed->sender, CONTROL_UNAVAILABLE,
 				 d->message->sealed->envelope.counter);
 		delivery_free(b, d);
 		deliveries_advance(b, s);
@@ -245,16 +245,6 @@ static int by_grant_id(const void *a, const void *b)
 	return memcmp(a, b, GRANT_ID_BYTES);
 }
 
-/* Is the very grant g (id and wrapped key) in the directory? */
-static bool grant_stays(const struct directory *now, const struct directory_grant *g)
-{
-	const struct directory_party *p = directory_party(now, g->receiver);
-	const struct directory_grant *same = p ? directory_grant(p, g->key_id, 0) : NULL;
-
-	return same && memcmp(same->grant_id, g->grant_id, GRANT_ID_BYTES) == 0 &&
-	       bytes_equal(same->wrapped_rk, g->wrapped_rk);
-}
-
 void capsules_revoke(struct broker *b, const struct directory *old, const struct directory *now)
 {
 	uint8_t(*gone)[GRANT_ID_BYTES] = calloc(old->n_grants + 1u, GRANT_ID_BYTES);
@@ -262,7 +252,7 @@ void capsules_revoke(struct broker *b, const struct directory *old, const struct
 	unsigned n = 0;
 
 	for (unsigned i = 0; gone && i < old->n_grants; i++) {
-		if (grant_stays(now, &old->grants[i]))
+		if (directory_has_grant(now, &old->grants[i]))
 			continue;
 		memcpy(gone[n++], old->grants[i].grant_id, GRANT_ID_BYTES);
 		b->ops.forget(b->io, old->grants[i].grant_id);

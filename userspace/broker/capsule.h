@@ -21,7 +21,7 @@ struct directory_grant;
 
 struct capsule_key {
 	uint8_t grant_id[GRANT_ID_BYTES];
-	uint8_t enc[P256_COMPRESSED_BYTES];
+	uint8_t point[P256_COMPRESSED_BYTES]; /* E; above level 0 the one with the block's x */
 };
 
 enum capsule_state {

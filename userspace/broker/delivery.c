@@ -47,10 +47,40 @@ static void uncount(struct broker *b, struct delivery *d)
 	session_mark_dirty(b, s);
 }
 
-static const struct directory_grant *grant_of(struct broker *b, const struct session *s,
-					      const struct message *m)
+/* How a sealed message comes to its receiver. */
+struct way {
+	bool passed;			     /* as it is, */
+	const struct directory_grant *grant; /* or converted by this one; neither: not at all */
+};
+
+/* What a distributor converted (PROTOCOL 12). */
+static struct way way_of_raised(struct broker *b, const struct session *s, const struct envelope *e)
 {
-	return directory_grant(s->party, m->sealed->envelope.key_id, b->wall_ms);
+	const struct directory_outlet *o = directory_outlet(b->directory, e->grant.p, b->wall_ms);
+	struct way way = { 0 };
+
+	if (o && !(o->flags & RECORD_GRANT_HOP))
+		way.passed = bytes_equal(o->receiver, session_id(s));
+	else if (o && e->level < ENVELOPE_LEVEL_MAX)
+		way.grant = directory_grant(s->party, e->key_id, e->grant.p, b->wall_ms);
+	return way;
+}
+
+static struct way way_of(struct broker *b, const struct session *s, const struct message *m)
+{
+	static const uint8_t level_0[GRANT_ID_BYTES];
+	const struct envelope *e = &m->sealed->envelope;
+
+	if (e->level > 0)
+		return way_of_raised(b, s, e);
+	return (struct way){ .grant = directory_grant(s->party, e->key_id, level_0, b->wall_ms) };
+}
+
+static bool reaches(struct broker *b, const struct session *s, const struct message *m)
+{
+	struct way way = way_of(b, s, m);
+
+	return way.passed || way.grant;
 }
 
 /* True where it may not be queued; counted. */
@@ -488,7 +518,7 @@ void delivery_enqueue(struct broker *b, struct session *s, struct message *m, ui
 
 	if (!s->conn && qos == 0)
 		return;
-	if (m->sealed && !grant_of(b, s, m)) {
+	if (m->sealed && !reaches(b, s, m)) {
 		b->stats.no_grant++;
 		return;
 	}
@@ -509,12 +539,26 @@ void delivery_enqueue(struct broker *b, struct session *s, struct message *m, ui
 		session_mark_dirty(b, s);
 }
 
+/* Nothing is asked of the token but the signature. */
+static void pass(struct delivery *d)
+{
+	memcpy(d->sealed->x, d->message->sealed->envelope.x.p, sizeof(d->sealed->x));
+}
+
+static int convert(struct broker *b, struct delivery *d, const struct directory_grant *g)
+{
+	memcpy(d->sealed->grant_id, g->grant_id, GRANT_ID_BYTES);
+	d->sealed->grant_flags = g->flags;
+	return capsule_convert(b, d, g);
+}
+
 /* A sealed one sets out on its conversion. -ENOMEM: it is tried again. */
 static int start_sealed(struct broker *b, struct session *s, struct delivery *d)
 {
-	const struct directory_grant *g = grant_of(b, s, d->message);
+	struct way way = way_of(b, s, d->message);
+	int err = 0;
 
-	if (!g) {
+	if (!way.passed && !way.grant) {
 		b->stats.no_grant++;
 		delivery_free(b, d);
 		return 0;
@@ -524,9 +568,12 @@ static int start_sealed(struct broker *b, struct session *s, struct delivery *d)
 	d->state = DELIVERY_CONVERTED;
 	enter_pipeline(d);
 	s->inflight += d->qos > 0;
-	memcpy(d->sealed->grant_id, g->grant_id, GRANT_ID_BYTES);
-	d->sealed->grant_flags = g->flags;
-	if (capsule_convert(b, d, g)) {
+	d->sealed->passed = way.passed;
+	if (way.passed)
+		pass(d);
+	else
+		err = convert(b, d, way.grant);
+	if (err) {
 		leave_state(d);
 		list_del(&d->link);
 		list_add_head(&s->waiting, &d->link);

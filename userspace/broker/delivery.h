@@ -12,9 +12,10 @@
  * before they hand a message over, and a nack of it is to find it still. It counts for nothing
  * else.
  *
- * A plain message goes from waiting straight to sent, and where nothing waits before it not even
- * through waiting; at QoS 0 it then is no delivery at all. When the connection goes, all that is
- * unacknowledged returns to waiting, in order.
+ * A message that a distributor converted for one receiver alone passes through converting without
+ * being converted. A plain message goes from waiting straight to sent, and where nothing waits
+ * before it not even through waiting; at QoS 0 it then is no delivery at all. When the connection
+ * goes, all that is unacknowledged returns to waiting, in order.
  */
 #ifndef SSDTF_BROKER_DELIVERY_H
 #define SSDTF_BROKER_DELIVERY_H
@@ -63,6 +64,7 @@ struct delivery_sealed {
 	uint64_t recent_until_ms;
 	uint8_t grant_id[GRANT_ID_BYTES];
 	uint8_t grant_flags;
+	bool passed;		      /* on as it came: there is nothing to convert */
 	uint8_t x[P256_X_BYTES];      /* x(E'), once converted */
 	struct capsule *capsule;      /* while it waits for one */
 	struct signer_request *batch; /* once in a batch; its slot is batch_index */

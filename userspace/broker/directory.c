@@ -23,14 +23,34 @@ static int by_key_id(const void *a, const void *b)
 	return x->key_id < y->key_id ? -1 : x->key_id > y->key_id;
 }
 
+/* Key id, then from. */
+static int compare_reads(const struct directory_grant *x, uint32_t key_id,
+			 const uint8_t from[GRANT_ID_BYTES])
+{
+	if (x->key_id != key_id)
+		return x->key_id < key_id ? -1 : 1;
+	return memcmp(x->from, from, GRANT_ID_BYTES);
+}
+
 static int by_receiver(const void *a, const void *b)
 {
 	const struct directory_grant *x = a, *y = b;
 	int order = bytes_compare(x->receiver, y->receiver);
 
+	if (!order)
+		order = compare_reads(x, y->key_id, y->from);
 	if (order)
 		return order;
-	return x->key_id < y->key_id ? -1 : x->key_id > y->key_id;
+	if (x->not_before_ms != y->not_before_ms)
+		return x->not_before_ms < y->not_before_ms ? -1 : 1;
+	return memcmp(x->grant_id, y->grant_id, GRANT_ID_BYTES);
+}
+
+static int by_grant_id(const void *a, const void *b)
+{
+	const struct directory_outlet *x = a, *y = b;
+
+	return memcmp(x->grant_id, y->grant_id, GRANT_ID_BYTES);
 }
 
 static int bad(const char **why, const char *text)
@@ -45,22 +65,49 @@ static void *array(size_t n, size_t size)
 	return calloc(n ? n : 1, size);
 }
 
+/* How many filters and outlets there are, for which room is made before anything points at it. */
+static int make_room(struct directory *d, const struct bundle_gateway *b, const char **why)
+{
+	struct bytes_reader scopes = b->scopes, grants = b->grants;
+	struct bundle_gateway_grant g;
+	struct record_scope s;
+	size_t n_filters = 0, n_outlets = 0;
+
+	for (unsigned i = 0; i < b->n_scopes; i++) {
+		if (bundle_gateway_next_scope(&scopes, &s))
+			return bad(why, "a scope record does not decode");
+		n_filters += s.n_filters + s.n_public_filters;
+	}
+	for (unsigned i = 0; i < b->n_grants; i++) {
+		if (bundle_gateway_next_grant(&grants, &g))
+			return bad(why, "a grant record does not decode");
+		if (!g.grant.upstream.n)
+			continue;
+		n_filters += g.grant.n_filters;
+		n_outlets++;
+	}
+	d->filters = array(n_filters, sizeof(*d->filters));
+	d->scopes = array(b->n_scopes, sizeof(*d->scopes));
+	d->grants = array(b->n_grants - n_outlets, sizeof(*d->grants));
+	d->outlets = array(n_outlets, sizeof(*d->outlets));
+	return d->filters && d->scopes && d->grants && d->outlets ? 0 : -ENOMEM;
+}
+
+/* There is room for them. */
+static struct bytes *keep_filters(struct directory *d, const struct bytes *filters, unsigned n)
+{
+	struct bytes *to = d->filters + d->n_filters;
+
+	memcpy(to, filters, n * sizeof(*to));
+	d->n_filters += n;
+	return to;
+}
+
 static int build_scopes(struct directory *d, const struct bundle_gateway *b, const char **why)
 {
 	struct bytes_reader r = b->scopes;
 	struct record_scope s;
-	size_t n_filters = 0, used = 0;
 
-	for (unsigned i = 0; i < b->n_scopes; i++) {
-		if (bundle_gateway_next_scope(&r, &s))
-			return bad(why, "a scope record does not decode");
-		n_filters += s.n_filters;
-	}
-	d->scopes = array(b->n_scopes, sizeof(*d->scopes));
-	d->filters = array(n_filters, sizeof(*d->filters));
-	if (!d->scopes || !d->filters)
-		return -ENOMEM;
-	r = b->scopes;
 	for (; d->n_scopes < b->n_scopes; d->n_scopes++) {
 		if (bundle_gateway_next_scope(&r, &s))
 			return -EBADMSG;
@@ -70,10 +117,10 @@ static int build_scopes(struct directory *d, const struct bundle_gateway *b, con
 			.not_after_ms = s.not_after_ms,
 			.name = s.name,
 			.n_filters = s.n_filters,
-			.filters = d->filters + used,
+			.filters = keep_filters(d, s.filters, s.n_filters),
+			.n_public_filters = s.n_public_filters,
+			.public_filters = keep_filters(d, s.public_filters, s.n_public_filters),
 		};
-		memcpy(d->filters + used, s.filters, s.n_filters * sizeof(struct bytes));
-		used += s.n_filters;
 	}
 	qsort(d->scopes, d->n_scopes, sizeof(*d->scopes), by_key_id);
 	for (unsigned i = 1; i < d->n_scopes; i++)
@@ -82,33 +129,60 @@ static int build_scopes(struct directory *d, const struct bundle_gateway *b, con
 	return 0;
 }
 
+static void add_grant(struct directory *d, const struct bundle_gateway_grant *g)
+{
+	struct directory_grant *to = &d->grants[d->n_grants++];
+
+	*to = (struct directory_grant){
+		.key_id = g->grant.key_id,
+		.flags = g->grant.flags,
+		.not_before_ms = g->grant.not_before_ms,
+		.not_after_ms = g->grant.not_after_ms,
+		.receiver = g->grant.receiver,
+		.wrapped_rk = g->wrapped_rk,
+	};
+	memcpy(to->grant_id, g->grant.grant_id, GRANT_ID_BYTES);
+	memcpy(to->from, g->grant.from, GRANT_ID_BYTES);
+}
+
+static void add_outlet(struct directory *d, const struct record_grant *g)
+{
+	struct directory_outlet *to = &d->outlets[d->n_outlets++];
+
+	*to = (struct directory_outlet){
+		.key_id = g->key_id,
+		.flags = g->flags,
+		.not_before_ms = g->not_before_ms,
+		.not_after_ms = g->not_after_ms,
+		.upstream = g->upstream,
+		.receiver = g->receiver,
+		.n_filters = g->n_filters,
+		.filters = keep_filters(d, g->filters, g->n_filters),
+	};
+	memcpy(to->grant_id, g->grant_id, GRANT_ID_BYTES);
+}
+
 static int build_grants(struct directory *d, const struct bundle_gateway *b, const char **why)
 {
 	struct bytes_reader r = b->grants;
 	struct bundle_gateway_grant g;
 
-	d->grants = array(b->n_grants, sizeof(*d->grants));
-	if (!d->grants)
-		return -ENOMEM;
-	for (; d->n_grants < b->n_grants; d->n_grants++) {
-		struct directory_grant *to = &d->grants[d->n_grants];
-
+	for (unsigned i = 0; i < b->n_grants; i++) {
 		if (bundle_gateway_next_grant(&r, &g))
-			return bad(why, "a grant record does not decode");
-		*to = (struct directory_grant){
-			.key_id = g.grant.key_id,
-			.flags = g.grant.flags,
-			.not_before_ms = g.grant.not_before_ms,
-			.not_after_ms = g.grant.not_after_ms,
-			.receiver = g.grant.receiver,
-			.wrapped_rk = g.wrapped_rk,
-		};
-		memcpy(to->grant_id, g.grant.grant_id, GRANT_ID_BYTES);
+			return -EBADMSG;
+		if (g.grant.upstream.n)
+			add_outlet(d, &g.grant);
+		else
+			add_grant(d, &g);
 	}
 	qsort(d->grants, d->n_grants, sizeof(*d->grants), by_receiver);
 	for (unsigned i = 1; i < d->n_grants; i++)
 		if (by_receiver(&d->grants[i - 1], &d->grants[i]) == 0)
-			return bad(why, "a receiver has two grants of one key id");
+			return bad(why, "a grant is there twice");
+	qsort(d->outlets, d->n_outlets, sizeof(*d->outlets), by_grant_id);
+	for (unsigned i = 1; i < d->n_outlets; i++)
+		if (by_grant_id(&d->outlets[i - 1], &d->outlets[i]) == 0)
+			return bad(why, "two grants have one id");
 	return 0;
 }
 
@@ -213,7 +287,9 @@ static int build(struct directory *d, struct bytes body, const char **why)
 	d->gateway_id = b.broker.gateway_id;
 	d->broker = b.broker.signing;
 	hash_one(bytes_of(d->broker.b, P256_POINT_BYTES), d->broker_hash);
-	err = build_scopes(d, &b, why);
+	err = make_room(d, &b, why);
+	if (!err)
+		err = build_scopes(d, &b, why);
 	if (!err)
 		err = build_grants(d, &b, why);
 	if (!err)
@@ -263,6 +339,7 @@ void directory_put(struct directory *d)
 	free(d->parties);
 	free(d->scopes);
 	free(d->grants);
+	free(d->outlets);
 	free(d->revoked);
 	free(d->filters);
 	free(d->publishes);
@@ -289,7 +366,8 @@ bool directory_same_key(const struct directory *old, const struct directory *now
 	const struct directory_party *was = directory_party(old, id);
 	const struct directory_party *is = directory_party(now, id);
 
-	return was && is && memcmp(was->signing.b, is->signing.b, P256_POINT_BYTES) == 0;
+	return was && is && is->roles &&
+	       memcmp(was->signing.b, is->signing.b, P256_POINT_BYTES) == 0;
 }
 
 const struct directory_scope *directory_scope(const struct directory *d, uint32_t key_id)
@@ -302,22 +380,61 @@ const struct directory_scope *directory_scope(const struct directory *d, uint32_
 }
 
 const struct directory_grant *directory_grant(const struct directory_party *p, uint32_t key_id,
-					      uint64_t wall_ms)
+					      const uint8_t from[GRANT_ID_BYTES], uint64_t wall_ms)
 {
 	unsigned lo = 0, hi = p->n_grants;
 
 	while (lo < hi) {
 		unsigned mid = lo + (hi - lo) / 2;
 
-		if (p->grants[mid].key_id < key_id)
+		if (compare_reads(&p->grants[mid], key_id, from) <= 0)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	if (lo == p->n_grants || p->grants[lo].key_id != key_id ||
-	    !record_valid_at(p->grants[lo].not_before_ms, p->grants[lo].not_after_ms, wall_ms))
+	/* From the last of its kind back to the first that is valid: one or two steps. */
+	while (lo-- > 0 && compare_reads(&p->grants[lo], key_id, from) == 0) {
+		const struct directory_grant *g = &p->grants[lo];
+
+		if (record_valid_at(g->not_before_ms, g->not_after_ms, wall_ms))
+			return g;
+	}
+	return NULL;
+}
+
+bool directory_has_grant(const struct directory *d, const struct directory_grant *g)
+{
+	const struct directory_grant *same = NULL;
+
+	if (d->n_grants)
+		same = bsearch(g, d->grants, d->n_grants, sizeof(*g), by_receiver);
+	return same && bytes_equal(same->wrapped_rk, g->wrapped_rk);
+}
+
+/* In force or not. */
+static const struct directory_outlet *find_outlet(const struct directory *d,
+						  const uint8_t grant_id[GRANT_ID_BYTES])
+{
+	struct directory_outlet key;
+
+	if (d->n_outlets == 0)
 		return NULL;
-	return &p->grants[lo];
+	memcpy(key.grant_id, grant_id, GRANT_ID_BYTES);
+	return bsearch(&key, d->outlets, d->n_outlets, sizeof(key), by_grant_id);
+}
+
+static bool outlet_valid(const struct directory_outlet *o, uint64_t wall_ms)
+{
+	return record_valid_at(o->not_before_ms, o->not_after_ms, wall_ms);
+}
+
+const struct directory_outlet *directory_outlet(const struct directory *d,
+						const uint8_t grant_id[GRANT_ID_BYTES],
+						uint64_t wall_ms)
+{
+	const struct directory_outlet *o = find_outlet(d, grant_id);
+
+	return o && outlet_valid(o, wall_ms) ? o : NULL;
 }
 
 struct verifier *directory_verifier(struct directory_party *p)
@@ -327,25 +444,53 @@ struct verifier *directory_verifier(struct directory_party *p)
 	return p->verifier;
 }
 
-static bool scope_covers(const struct directory_scope *s, struct bytes topic)
+static bool covers(const struct bytes *filters, unsigned n, struct bytes topic)
 {
-	for (unsigned i = 0; i < s->n_filters; i++)
-		if (record_filter_matches(s->filters[i], topic))
+	for (unsigned i = 0; i < n; i++)
+		if (record_filter_matches(filters[i], topic))
 			return true;
 	return false;
+}
+
+/* NULL: unknown, not yet or no longer valid, or nothing is. */
+static const struct directory_scope *scope_in_force(const struct directory *d, uint32_t key_id,
+						    uint64_t wall_ms)
+{
+	const struct directory_scope *s = directory_scope(d, key_id);
+
+	return s && directory_in_force(d, wall_ms) &&
+			       record_valid_at(s->not_before_ms, s->not_after_ms, wall_ms)
+		       ? s
+		       : NULL;
 }
 
 enum directory_verdict directory_permits(const struct directory *d, const struct directory_party *p,
 					 uint32_t key_id, struct bytes topic, uint64_t wall_ms)
 {
-	const struct directory_scope *s = directory_scope(d, key_id);
+	const struct directory_scope *s = scope_in_force(d, key_id, wall_ms);
 
-	if (!s || !directory_in_force(d, wall_ms) ||
-	    !record_valid_at(s->not_before_ms, s->not_after_ms, wall_ms))
+	if (!s)
 		return DIRECTORY_NO_KEY_ID;
 	for (unsigned i = 0; i < p->n_publishes; i++)
 		if (&d->scopes[p->publishes[i]] == s)
-			return scope_covers(s, topic) ? DIRECTORY_PERMITTED
-						      : DIRECTORY_NOT_PERMITTED;
+			return covers(s->filters, s->n_filters, topic) ? DIRECTORY_PERMITTED
+								       : DIRECTORY_NOT_PERMITTED;
 	return DIRECTORY_NOT_PERMITTED;
+}
+
+enum directory_verdict directory_permits_raised(const struct directory *d,
+						const struct directory_party *p, uint32_t key_id,
+						const uint8_t grant_id[GRANT_ID_BYTES],
+						struct bytes topic, uint64_t wall_ms)
+{
+	const struct directory_scope *s = scope_in_force(d, key_id, wall_ms);
+	const struct directory_outlet *o = find_outlet(d, grant_id);
+
+	if (!s)
+		return DIRECTORY_NO_KEY_ID;
+	if (!o || !(p->roles & RECORD_ROLE_DISTRIBUTOR) || !bytes_equal(o->upstream, p->id) ||
+	    o->key_id != key_id || !covers(s->public_filters, s->n_public_filters, topic) ||
+	    !covers(o->filters, o->n_filters, topic))
+		return DIRECTORY_NOT_PERMITTED;
+	return outlet_valid(o, wall_ms) ? DIRECTORY_PERMITTED : DIRECTORY_NO_KEY_ID;
 }

@@ -21,17 +21,32 @@ struct directory_scope {
 	uint32_t key_id;
 	uint64_t not_before_ms, not_after_ms;
 	struct bytes name;
-	unsigned n_filters;
+	unsigned n_filters, n_public_filters;
 	struct bytes *filters;
+	struct bytes *public_filters;
 };
 
+/* One by which this broker converts. */
 struct directory_grant {
 	uint32_t key_id;
 	uint8_t grant_id[GRANT_ID_BYTES];
+	uint8_t from[GRANT_ID_BYTES]; /* what it converts: zeros, or the grant that a block names */
 	uint8_t flags;
 	uint64_t not_before_ms, not_after_ms;
 	struct bytes receiver;
 	struct bytes wrapped_rk;
+};
+
+/* One by which a distributor, its upstream, converted what it publishes here. */
+struct directory_outlet {
+	uint8_t grant_id[GRANT_ID_BYTES];
+	uint32_t key_id;
+	uint8_t flags;
+	uint64_t not_before_ms, not_after_ms;
+	struct bytes upstream;
+	struct bytes receiver; /* where it is no hop: the only one who gets it */
+	unsigned n_filters;
+	struct bytes *filters;
 };
 
 struct directory_party {
@@ -42,7 +57,7 @@ struct directory_party {
 	struct verifier *verifier; /* of signing; made when first asked for */
 	uint32_t *publishes;	   /* indexes of the scopes it may publish under */
 	unsigned n_publishes;
-	struct directory_grant *grants; /* its own, by key id */
+	struct directory_grant *grants; /* its own, by key id, then from */
 	unsigned n_grants;
 };
 
@@ -53,14 +68,18 @@ struct directory {
 	struct bytes gateway_id;
 	struct p256_point broker;
 	uint8_t broker_hash[32]; /* SHA-256 of the broker's public point (PROTOCOL 5) */
-	unsigned n_parties, n_scopes, n_grants, n_revoked;
+	unsigned n_parties, n_scopes, n_grants, n_outlets, n_revoked;
 	struct directory_party *parties; /* by id */
 	struct directory_scope *scopes;	 /* by key id */
-	struct directory_grant *grants;	 /* by receiver, then key id */
+	/* By receiver, key id and from; of those that have these alike the one to be preferred is
+	 * last. */
+	struct directory_grant *grants;
+	struct directory_outlet *outlets; /* by grant id */
 	struct bundle_gateway_revoked *revoked;
-	struct bytes *filters; /* all scopes' */
-	uint32_t *publishes;   /* all parties' */
-	uint8_t *body;	       /* what the views point into */
+	struct bytes *filters; /* all scopes' and outlets' */
+	size_t n_filters;
+	uint32_t *publishes; /* all parties' */
+	uint8_t *body;	     /* what the views point into */
 	size_t body_n;
 };
 
@@ -73,12 +92,23 @@ void directory_put(struct directory *d); /* NULL is fine */
 /* Is it in force now? */
 bool directory_in_force(const struct directory *d, uint64_t wall_ms);
 struct directory_party *directory_party(const struct directory *d, struct bytes id);
-/* Is the party in both, with the same signing key? Then it is still the one that authenticated. */
+/* Is the party in both, with the same signing key, and not revoked? Then it is still the one that
+ * authenticated. */
 bool directory_same_key(const struct directory *old, const struct directory *now, struct bytes id);
 const struct directory_scope *directory_scope(const struct directory *d, uint32_t key_id);
-/* The grant with which this party reads key_id now, or NULL. */
+/*
+ * The grant with which this party reads key_id now, or NULL: level 0 where from is zeros, else what
+ * carries that grant id. While keys change it may have several: of those that are valid it is the
+ * one with the latest "not before", and of these the one with the highest id.
+ */
 const struct directory_grant *directory_grant(const struct directory_party *p, uint32_t key_id,
-					      uint64_t wall_ms);
+					      const uint8_t from[GRANT_ID_BYTES], uint64_t wall_ms);
+/* Is the very grant g (terms and wrapped key) in d? */
+bool directory_has_grant(const struct directory *d, const struct directory_grant *g);
+/* The outlet of this grant id that is in force now, or NULL. */
+const struct directory_outlet *directory_outlet(const struct directory *d,
+						const uint8_t grant_id[GRANT_ID_BYTES],
+						uint64_t wall_ms);
 /* NULL: no memory. The point itself was checked with the bundle. */
 struct verifier *directory_verifier(struct directory_party *p);
 
@@ -88,8 +118,14 @@ enum directory_verdict {
 	DIRECTORY_NOT_PERMITTED, /* not this party, or not on this topic: reason 5 */
 };
 
-/* May p publish under key_id on topic now? (PROTOCOL 1: the key id must belong to the scope.) */
+/* May p publish under key_id on topic now, at level 0? (PROTOCOL 1: the key id must belong to the
+ * scope.) */
 enum directory_verdict directory_permits(const struct directory *d, const struct directory_party *p,
 					 uint32_t key_id, struct bytes topic, uint64_t wall_ms);
+/* The same above level 0: what it converted by grant_id (PROTOCOL 12). */
+enum directory_verdict directory_permits_raised(const struct directory *d,
+						const struct directory_party *p, uint32_t key_id,
+						const uint8_t grant_id[GRANT_ID_BYTES],
+						struct bytes topic, uint64_t wall_ms);
 
 #endif

@@ -31,6 +31,7 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 		.client_id = conn_id(c),
 		.verifier = verifier,
 		.sealed = m->sealed,
+		.level_max = party->roles & RECORD_ROLE_DISTRIBUTOR ? ENVELOPE_LEVEL_MAX : 0,
 	};
 	c->secure->verify_bytes += m->payload.n;
 	if (++c->secure->verify_pending >= b->config.limits.verify_pending_max ||
@@ -57,39 +58,82 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 	(void)ingress_submit(c, kind, m, p->packet_id); /* it has ended the connection */
 }
 
+/* Whose counters m's is one of: its sender's, or above level 0 the pair's (PROTOCOL 12). NULL: it
+ * is the first of them. */
+static struct commit_sender *counters_of(struct broker *b, const struct message_sealed *sealed)
+{
+	if (sealed->envelope.level > 0)
+		return origins_find(b, sealed->sender, sealed->origin);
+	return commit_sender_find(b, sealed->sender);
+}
+
+/* The same, made; NULL: no room or no memory. */
+static struct commit_sender *counters_begin(struct broker *b, const struct message_sealed *sealed)
+{
+	if (sealed->envelope.level > 0)
+		return origins_begin(b, sealed->sender, sealed->origin);
+	return commit_sender(b, sealed->sender);
+}
+
+static enum replay_verdict check_counter(const struct broker *b, const struct commit_sender *sender,
+					 const struct envelope *e)
+{
+	static const struct replay_window none;
+
+	if (!sender && e->level > 0 && !origins_may_begin(b, e->time_ms))
+		return REPLAY_BELOW;
+	return replay_check(sender ? &sender->window : &none, e->counter);
+}
+
+static enum directory_verdict permits(const struct broker *b, const struct message *m)
+{
+	const struct directory *d = b->directory;
+	const struct envelope *e = &m->sealed->envelope;
+	const struct directory_party *party = directory_party(d, m->sealed->sender);
+
+	if (!party || sys_is_topic(m->topic))
+		return DIRECTORY_NOT_PERMITTED;
+	if (e->level > 0)
+		return directory_permits_raised(d, party, e->key_id, e->grant.p, m->topic,
+						b->wall_ms);
+	return directory_permits(d, party, e->key_id, m->topic, b->wall_ms);
+}
+
 enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
 				   enum control_reason *ret_reason)
 {
 	const struct envelope *e = &m->sealed->envelope;
-	struct directory_party *party = directory_party(b->directory, m->sealed->origin);
-	struct commit_sender *sender = commit_sender(b, m->sealed->origin);
-	enum replay_verdict replay;
+	struct commit_sender *sender = counters_of(b, m->sealed);
 
-	*ret_reason = CONTROL_UNAVAILABLE;
-	if (!sender)
-		return INGRESS_REFUSE;
-	replay = replay_check(&sender->window, e->counter);
-	if (replay == REPLAY_SEEN)
-		return INGRESS_SEEN;
 	*ret_reason = CONTROL_REPLAYED;
-	if (replay == REPLAY_BELOW)
+	switch (check_counter(b, sender, e)) {
+	case REPLAY_NEW:
+		break;
+	case REPLAY_SEEN:
+		return INGRESS_SEEN;
+	case REPLAY_BELOW:
 		return INGRESS_REFUSE;
-	*ret_reason = CONTROL_NOT_PERMITTED;
-	if (!party || sys_is_topic(m->topic))
-		return INGRESS_REFUSE;
-	switch (directory_permits(b->directory, party, e->key_id, m->topic, b->wall_ms)) {
+	}
+	switch (permits(b, m)) {
 	case DIRECTORY_PERMITTED:
 		break;
 	case DIRECTORY_NO_KEY_ID:
 		*ret_reason = CONTROL_NO_KEY_ID;
 		return INGRESS_REFUSE;
 	case DIRECTORY_NOT_PERMITTED:
+		*ret_reason = CONTROL_NOT_PERMITTED;
 		return INGRESS_REFUSE;
 	}
 	*ret_reason = CONTROL_RETIRED;
 	if (contexts_retired(b, e->key_id, e->enc))
 		return INGRESS_REFUSE;
+	*ret_reason = CONTROL_UNAVAILABLE;
+	if (!sender)
+		sender = counters_begin(b, m->sealed);
+	if (!sender)
+		return INGRESS_REFUSE;
 	replay_accept(&sender->window, e->counter);
+	origins_used(b, sender);
 	commit_sender_changed(b, sender);
 	contexts_used(b, sender, e->key_id, e->enc);
 	return INGRESS_TAKE;
@@ -119,6 +163,8 @@ static void adopt(struct ingress *in)
 	m->sealed->envelope = in->verify.envelope;
 	m->sealed->trailer = in->verify.trailer.trailer;
 	m->sealed->e = in->verify.e;
+	if (m->sealed->envelope.level > 0)
+		m->sealed->origin = m->sealed->envelope.origin;
 }
 
 static void publish_verified(struct ingress *in)

@@ -39,8 +39,9 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p);
 
 enum ingress_verdict { INGRESS_TAKE, INGRESS_SEEN, INGRESS_REFUSE };
 /*
- * Everything but the signature: permission, context, counter. TAKE consumes the counter. On REFUSE
- * *ret_reason says why. Used for PUBLISH and for a Will when its session opens.
+ * Everything but the signature: permission, context, counter, of a sealed message of its sender.
+ * TAKE consumes the counter. On REFUSE *ret_reason says why. Used for PUBLISH and for a Will when
+ * its session opens.
  */
 enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
 				   enum control_reason *ret_reason);

@@ -31,7 +31,7 @@ static struct message *sealed_new(struct pool *pool, const struct mqtt_publish *
 	m->payload = adopt ? p->payload : append(&at, p->payload);
 	m->sealed = (struct message_sealed *)(m + 1);
 	m->sealed->first = mqtt_publish_first(p->qos, p->retain, false);
-	m->sealed->origin = append(&at, origin);
+	m->sealed->sender = m->sealed->origin = append(&at, origin);
 	return m;
 }
 
@@ -178,5 +178,5 @@ void message_put(struct pool *pool, struct message *m)
 size_t message_bytes(const struct message *m)
 {
 	return sizeof(*m) + m->topic.n + m->payload.n +
-	       (m->sealed ? sizeof(*m->sealed) + m->sealed->origin.n : 0);
+	       (m->sealed ? sizeof(*m->sealed) + m->sealed->sender.n : 0);
 }

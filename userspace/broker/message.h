@@ -2,8 +2,8 @@
 /*
  * One application message, stored once however many receivers it has, in one block of the engine's
  * pool. Counted; one thread. A plain one stands there as the PUBLISH it came as, so that passing it
- * on is one copy and two patches. A sealed one's payload is the sender's body at level 0 and
- * `sealed` tells the rest; conversion never changes it.
+ * on is one copy and two patches. A sealed one's payload is the sender's body as it came (at level
+ * 0 but for a distributor's) and `sealed` tells the rest; conversion never changes it.
  */
 #ifndef SSDTF_BROKER_MESSAGE_H
 #define SSDTF_BROKER_MESSAGE_H
@@ -18,10 +18,11 @@
 /* What conversion and the origin proof need of a sealed message. Views into the message's block. */
 struct message_sealed {
 	struct envelope envelope;
-	struct p256_point e;  /* enc, uncompressed and on the curve */
+	struct p256_point e;  /* what is converted: broker_verify.e */
 	uint8_t first;	      /* as the sender signed it, DUP = 0 */
 	struct bytes trailer; /* the sender's */
-	struct bytes origin;  /* the sender's id */
+	struct bytes sender;  /* the id of who published it here */
+	struct bytes origin;  /* whose it is: the sender's, or above level 0 the block's */
 };
 
 /* All of a plain message's PUBLISH but its payload, at one QoS; the same for all receivers, who
@@ -45,8 +46,8 @@ struct message {
 	uint8_t *adopted; /* a block that topic and payload stand in; NULL: the message's own */
 };
 
-/* Copies topic and payload; if sealed, the origin too, and `sealed` is set and zeroed but for
- * origin and first. One reference; NULL: no memory. */
+/* Copies topic and payload; if sealed, the sender's id too (`origin`), and `sealed` is set and
+ * zeroed but for sender, origin and first. One reference; NULL: no memory. */
 struct message *message_new(struct pool *pool, const struct mqtt_publish *p, struct bytes origin,
 			    bool sealed) must_check;
 /* The same of a packet that stands alone in a block of the pool, which the message takes over. */

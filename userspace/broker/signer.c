@@ -139,7 +139,8 @@ void signer_leave(struct delivery *d)
 	d->sealed->batch = NULL;
 }
 
-/* What conversion puts behind the level of this delivery; proof is built in the given memory. */
+/* What conversion puts behind the level of this delivery; proof is built in the given memory. Above
+ * level 0 there is none: the trailer is the distributor's. */
 static struct envelope_block block_of(const struct delivery *d, uint8_t proof[PROOF_BYTES_MAX])
 {
 	const struct message_sealed *sealed = d->message->sealed;
@@ -150,7 +151,7 @@ static struct envelope_block block_of(const struct delivery *d, uint8_t proof[PR
 	};
 	struct bytes_writer w = bytes_writer_of(proof, PROOF_BYTES_MAX);
 
-	if (d->sealed->grant_flags & RECORD_GRANT_PROOF)
+	if (d->sealed->grant_flags & RECORD_GRANT_PROOF && sealed->envelope.level == 0)
 		publish_write_proof(sealed->first, bytes_of(NULL, 0), sealed->trailer, &w);
 	BUG_ON(w.bad);
 	block.proof = bytes_of(proof, w.used);
@@ -160,14 +161,18 @@ static struct envelope_block block_of(const struct delivery *d, uint8_t proof[PR
 #define HEAD_BYTES_MAX \
 	(ENVELOPE_FIXED_BYTES + GRANT_ID_BYTES + P256_X_BYTES + 1 + 64 + 2 + PROOF_BYTES_MAX)
 
-/* The converted envelope up to its ciphertext. */
+/* The converted envelope up to its ciphertext; it may be built in the given memory. */
 static struct bytes head_of(const struct delivery *d, uint8_t head[HEAD_BYTES_MAX])
 {
-	uint8_t proof[PROOF_BYTES_MAX];
-	struct envelope_block block = block_of(d, proof);
+	const struct envelope *e = &d->message->sealed->envelope;
 	struct bytes_writer w = bytes_writer_of(head, HEAD_BYTES_MAX);
+	uint8_t proof[PROOF_BYTES_MAX];
+	struct envelope_block block;
 
-	envelope_raise_head(&d->message->sealed->envelope, &block, &w);
+	if (d->sealed->passed)
+		return bytes_of(e->whole.p, e->whole.n - e->ct.n);
+	block = block_of(d, proof);
+	envelope_raise_head(e, &block, &w);
 	BUG_ON(w.bad);
 	return bytes_of(head, w.used);
 }

@@ -2,6 +2,7 @@
 #include "userspace/broker/verify.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "userspace/broker/verifier.h"
 
@@ -43,11 +44,35 @@ static int check_signature(const struct broker_verify *j, bool parsed)
 	return verifier_root(j->verifier, hash, t->sig.p);
 }
 
+/* Above level 0 the id is the origin's, and zeros for a salt say that it was replaced: then bind is
+ * over one that nobody here knows. */
+static bool bind_fits(const struct broker_verify *j)
+{
+	const struct envelope *e = &j->envelope;
+
+	if (e->level == 0)
+		return envelope_bind_fits(e, j->client_id, j->topic);
+	return bytes_is_zero(e->salt) || envelope_bind_fits(e, e->origin, j->topic);
+}
+
+/* The point with x, by the way that remembers: as a compressed one. */
+static int lift(struct verifier *v, struct bytes x, struct p256_point *ret_point)
+{
+	uint8_t compressed[P256_COMPRESSED_BYTES] = { 0x02 };
+
+	memcpy(compressed + 1, x.p, P256_X_BYTES);
+	return verifier_point(v, bytes_of(compressed, sizeof(compressed)), ret_point);
+}
+
 static enum broker_verify_result check_envelope(struct broker_verify *j)
 {
-	if (j->envelope.level != 0 || !envelope_bind_fits(&j->envelope, j->client_id, j->topic))
+	const struct envelope *e = &j->envelope;
+
+	if (e->level > j->level_max || !bind_fits(j))
 		return BROKER_VERIFY_MALFORMED;
-	if (verifier_point(j->verifier, j->envelope.enc, &j->e))
+	if (verifier_point(j->verifier, e->enc, &j->e))
+		return BROKER_VERIFY_MALFORMED;
+	if (e->level > 0 && lift(j->verifier, e->x, &j->e))
 		return BROKER_VERIFY_MALFORMED;
 	return BROKER_VERIFY_OK;
 }

@@ -30,14 +30,17 @@ struct broker_verify {
 	uint8_t first;
 	struct bytes topic, properties, payload, client_id;
 	struct verifier *verifier; /* the sender's, see verifier.h */
-	bool sealed;		   /* the body must be an envelope: parse, bind, decompress */
+	bool sealed;		   /* the body must be an envelope: parse, bind, decompress, */
+	uint8_t level_max;	   /* at no higher level than that */
 
 	/* Out. */
 	enum broker_verify_result result;
 	struct publish_trailer trailer; /* views into payload, where there is a trailer */
 	struct envelope envelope;	/* sealed and OK; otherwise not to be looked at */
 	uint64_t counter;		/* of the envelope where it can be read, else 0 */
-	struct p256_point e;		/* sealed and OK: enc, uncompressed */
+	/* Sealed and OK: what is converted next. At level 0 enc, uncompressed; above it one of the
+	 * two points with the block's x. */
+	struct p256_point e;
 
 	/* The engine's own, behind the job. */
 	void *next; /* free for the owner while the job is out */
