@@ -27,7 +27,8 @@ FIXTURE(up)
 	struct world_party *dist_party, *other_party;
 	struct world_grant *hop, *outlet, *direct, *rx1_outlet;
 	struct fake_client dev1, dist, other, rx1, rx2;
-	struct fake_opened taken; /* at level 1, by dist */
+	struct fake_opened taken; /* at level 1, by dist; its envelope is in body */
+	uint8_t body[CLIENT_SEALED_MAX];
 };
 
 static void start(struct fixture_up *self, const struct broker_config *config)
@@ -96,7 +97,7 @@ FIXTURE_TEARDOWN(up)
 	finish(self);
 }
 
-/* Says it, and dist has it at level 1. What dist has is good until it is sent something else. */
+/* Says it, and dist has it at level 1. */
 static void say_by(struct fixture_up *self, struct fake_client *c, const char *text)
 {
 	struct fake_opened *o = &self->taken;
@@ -106,6 +107,8 @@ static void say_by(struct fixture_up *self, struct fake_client *c, const char *t
 	ASSERT_TRUE(client_got_taken(&self->dist, o));
 	ASSERT_TRUE(o->grant == self->hop && o->envelope.level == 1);
 	ASSERT_TRUE(bytes_equal(o->envelope.origin, bytes_str(c->id)));
+	memcpy(self->body, o->envelope.whole.p, o->envelope.whole.n);
+	ASSERT_EQ(envelope_parse(bytes_of(self->body, o->envelope.whole.n), &o->envelope), 0);
 }
 
 static void say(struct fixture_up *self, const char *text)
