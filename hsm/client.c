@@ -57,6 +57,7 @@ struct hsm_client {
 	uint64_t seq_next;
 	uint64_t deadline_next_ms; /* no job's deadline is earlier; UINT64_MAX: none has one */
 	uint32_t tag_next;
+	enum hsm_op sign, sign_next; /* what these two go out as */
 	struct hsm_client_stats stats;
 	struct worker workers[];
 };
@@ -78,6 +79,8 @@ struct hsm_client *hsm_client_new(unsigned n_workers, void *ctx)
 	c->ctx = ctx;
 	c->n_workers = n_workers;
 	c->deadline_next_ms = UINT64_MAX;
+	c->sign = HSM_SIGN;
+	c->sign_next = HSM_SIGN_NEXT;
 	list_init(&c->signs);
 	list_init(&c->finished);
 	list_init(&c->forgets);
@@ -123,7 +126,7 @@ static unsigned home_of(const struct hsm_client *c, const struct hsm_job *job)
 
 static struct list *queue_of(struct hsm_client *c, const struct hsm_job *job)
 {
-	return job->op == HSM_SIGN ? &c->signs : &c->workers[home_of(c, job)].queue;
+	return job->op == HSM_CONVERT ? &c->workers[home_of(c, job)].queue : &c->signs;
 }
 
 static void count_queued(struct hsm_client *c, const struct hsm_job *job, int by)
@@ -158,7 +161,7 @@ static void requeue(struct hsm_client *c, struct hsm_job *job)
 
 void hsm_client_submit(struct hsm_client *c, struct hsm_job *job)
 {
-	BUG_ON(job->op != HSM_CONVERT && job->op != HSM_SIGN);
+	BUG_ON(job->op == HSM_LOAD || job->op == HSM_FORGET || job->op == HSM_STATUS);
 	list_init(&job->link);
 	job->seq = c->seq_next++;
 	job->losses = 0;
@@ -170,6 +173,12 @@ void hsm_client_submit(struct hsm_client *c, struct hsm_job *job)
 		c->deadline_next_ms = job->deadline_ms;
 	list_add_tail(queue_of(c, job), &job->link);
 	count_queued(c, job, 1);
+}
+
+void hsm_client_map_signs(struct hsm_client *c, enum hsm_op sign, enum hsm_op next)
+{
+	c->sign = sign;
+	c->sign_next = next;
 }
 
 /* --- what the workers know --- */
@@ -409,14 +418,26 @@ static bool put_convert(struct hsm_client *c, struct hsm_batch *b, struct packet
 	return true;
 }
 
+/* The operation that goes out for a job; 0: there is no key for it. */
+static enum hsm_op op_of(const struct hsm_client *c, const struct hsm_job *job)
+{
+	if (job->op == HSM_SIGN)
+		return c->sign;
+	return job->op == HSM_SIGN_NEXT ? c->sign_next : job->op;
+}
+
+/* Likewise what needs no key of a grant. */
 static bool put_sign(struct hsm_client *c, struct hsm_batch *b, struct packet *p,
 		     struct hsm_job *job)
 {
-	struct hsm_job_wire wire = { .op = HSM_SIGN };
+	struct hsm_job_wire wire = { .op = op_of(c, job) };
 
 	if (p->n == HSM_BATCH_JOBS_MAX)
 		return false;
-	wire.digest = bytes_of(job->input, P256_DIGEST_BYTES);
+	if (job->op == HSM_OPEN)
+		wire.point = bytes_of(job->input, P256_POINT_BYTES);
+	else
+		wire.digest = bytes_of(job->input, P256_DIGEST_BYTES);
 	put(c, b, p, &wire, job);
 	return true;
 }
@@ -439,13 +460,18 @@ static void put_jobs(struct hsm_client *c, struct hsm_batch *b, struct packet *p
 
 		if (!job)
 			return;
+		if (!op_of(c, job)) {
+			dequeue(c, job);
+			finish(c, job, HSM_NO_KEY);
+			continue;
+		}
 		suspect = job->losses >= HSM_SUSPECT_LOSSES;
 		if (suspect && (taken || w->n_packets))
 			return;
 		if (job->op == HSM_CONVERT && ++converts > HSM_CONVERTS_MAX)
 			return;
-		room = job->op == HSM_SIGN ? put_sign(c, b, p, job)
-					   : put_convert(c, b, p, worker, job);
+		room = job->op == HSM_CONVERT ? put_convert(c, b, p, worker, job)
+					      : put_sign(c, b, p, job);
 		if (!room)
 			return;
 		dequeue(c, job);
@@ -504,7 +530,7 @@ static void settle_ok(struct hsm_client *c, struct sent *s, struct bytes result)
 {
 	memcpy(s->job->output, result.p, result.n);
 	c->stats.converts += s->op == HSM_CONVERT;
-	c->stats.signs += s->op == HSM_SIGN;
+	c->stats.signs += s->op == HSM_SIGN || s->op == HSM_SIGN_NEXT;
 	finish_sent(c, s, HSM_OK);
 }
 
@@ -518,7 +544,8 @@ static void settle(struct hsm_client *c, unsigned worker, struct sent *s,
 {
 	struct hsm_job *job = s->job;
 
-	if (reply->status != HSM_OK && (s->op == HSM_LOAD || reply->status == HSM_NO_KEY))
+	if (reply->status != HSM_OK &&
+	    (s->op == HSM_LOAD || (s->op == HSM_CONVERT && reply->status == HSM_NO_KEY)))
 		unload(c, s->grant_id, worker);
 	if (!job)
 		return;

@@ -11,10 +11,10 @@
  * order, and to whichever worker is there. One thread.
  *
  * A grant has a worker that it is at home with, so that each key is unwrapped at one worker and not
- * at all of them; signatures go anywhere. An idle worker takes from another that is down, or that
- * is at work with HSM_STEAL_MIN jobs waiting. Within what a worker may take, the oldest goes first,
- * but signatures before conversions, to HSM_SIGNS_FIRST of a packet: one lets many deliveries go
- * that are converted already.
+ * at all of them; signatures go anywhere, and so do OPEN and MAC, which are queued with them. An
+ * idle worker takes from another that is down, or that is at work with HSM_STEAL_MIN jobs waiting.
+ * Within what a worker may take, the oldest goes first, but signatures before conversions, to
+ * HSM_SIGNS_FIRST of a packet: one lets many deliveries go that are converted already.
  *
  * A CONVERT for a grant that the chosen worker has not seen since it connected is preceded by a
  * LOAD of the grant's blob; the client asks for the blob through the job's own pointer, so it keeps
@@ -54,12 +54,13 @@ struct hsm_job {
 	uint32_t tag;
 	uint8_t worker;
 	uint8_t losses;
-	enum hsm_op op; /* HSM_CONVERT or HSM_SIGN */
+	enum hsm_op
+		op; /* HSM_CONVERT, or one that needs no blob: HSM_SIGN, _SIGN_NEXT, _OPEN, _MAC */
 	uint8_t grant_id[GRANT_ID_BYTES];
-	uint8_t input[P256_POINT_BYTES]; /* point, or digest in the first 32 */
+	uint8_t input[P256_POINT_BYTES]; /* point, or digest (MAC: bytes) in the first 32 */
 	struct bytes blob;		 /* CONVERT: wrapped key, must outlive the job */
 	uint64_t deadline_ms;		 /* then done() with HSM_UNAVAILABLE; 0: none */
-	/* status; on HSM_OK output holds x (32) or the signature (64). */
+	/* status; on HSM_OK output holds x or the MAC (32) or the signature (64). */
 	enum hsm_status status;
 	uint8_t output[P256_SIG_BYTES];
 	void (*done)(void *ctx, struct hsm_job *job);
@@ -83,6 +84,13 @@ void hsm_client_submit(struct hsm_client *c, struct hsm_job *job);
  * tick.
  */
 void hsm_client_forget(struct hsm_client *c, const uint8_t grant_id[GRANT_ID_BYTES]);
+
+/*
+ * The bundle and the token may disagree about which signing key is the current one and which the
+ * next. From now on a job's HSM_SIGN goes out as `sign` and its HSM_SIGN_NEXT as `next`, those that
+ * wait already included; either is one of the two operations, or 0: done() with HSM_NO_KEY.
+ */
+void hsm_client_map_signs(struct hsm_client *c, enum hsm_op sign, enum hsm_op next);
 
 /* The link to a worker came up; it knows no key. */
 void hsm_client_up(struct hsm_client *c, unsigned worker);

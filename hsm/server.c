@@ -71,7 +71,18 @@ static void stop(struct server *s, int status)
 	s->exit_status = status;
 }
 
-/* Who the token is: the broker's public key, and the name of the unwrapping key. */
+/* The bundle key, where there is one: keygen may make it while we run. */
+static int identify_bundle_key(struct server *s)
+{
+	struct p256_point public = { 0 };
+	int rc = token_signing_public(s->t, TOKEN_LABEL_BUNDLE, &public);
+
+	if (!rc || rc == -ENOKEY)
+		memcpy(s->status.bundle_key, public.b, sizeof(s->status.bundle_key));
+	return rc == -ENOKEY ? 0 : rc;
+}
+
+/* Who the token is: the broker's public key, the name of the unwrapping key, the bundle key. */
 static int identify(struct server *s)
 {
 	uint8_t spki[TOKEN_SPKI_BYTES_MAX];
@@ -85,7 +96,7 @@ static int identify(struct server *s)
 		return n;
 	memcpy(s->status.broker_key, public.b, sizeof(s->status.broker_key));
 	hash_one(bytes_of(spki, (size_t)n), s->status.unwrap_key_hash);
-	return 0;
+	return identify_bundle_key(s);
 }
 
 static const char *words(const struct server *s)
@@ -229,6 +240,9 @@ static uint32_t rss_kib(void)
 
 static void write_status(struct server *s, struct bytes_writer *w)
 {
+	/* One that was made meanwhile. A token that is away shows at the next job. */
+	if (!s->status.bundle_key[0])
+		(void)identify_bundle_key(s);
 	s->status.blobs = s->keys.blobs.n;
 	s->status.session_keys = s->keys.sessions.n;
 	s->status.rss_kib = rss_kib();
@@ -246,6 +260,12 @@ static int convert(struct server *s, const struct hsm_job_wire *j, uint8_t x[P25
 	rc = token_convert(s->t, key, j->point.p, x);
 	/* The point was checked: what the token does not like is the key. */
 	return rc == -EINVAL ? -EBADMSG : rc;
+}
+
+/* What an operation with a key said that a token need not have. */
+static int with_optional(struct server *s, const char *label, int rc)
+{
+	return rc == -ENOKEY && token_lacks(s->t, label) ? -ENOENT : rc;
 }
 
 /* One try. The result goes to w. */
@@ -271,9 +291,24 @@ static int attempt(struct server *s, const struct hsm_job_wire *j, struct bytes_
 		s->status.signs++;
 		bytes_write(w, bytes_of(result, P256_SIG_BYTES));
 		return 0;
+	case HSM_OPEN:
+		s->derived++;
+		rc = token_open_point(s->t, TOKEN_LABEL_BUNDLE, j->point.p, result);
+		if (rc)
+			return with_optional(s, TOKEN_LABEL_BUNDLE, rc);
+		bytes_write(w, bytes_of(result, P256_X_BYTES));
+		return 0;
+	case HSM_MAC:
+		rc = token_mac(s->t, TOKEN_LABEL_IDS, j->digest, result);
+		if (rc)
+			return with_optional(s, TOKEN_LABEL_IDS, rc);
+		bytes_write(w, bytes_of(result, HSM_MAC_BYTES));
+		return 0;
 	case HSM_STATUS:
 		write_status(s, w);
 		return 0;
+	case HSM_SIGN_NEXT:
+		return -ENOENT;
 	case HSM_LOAD:
 	case HSM_FORGET:
 		break;
@@ -323,10 +358,13 @@ static enum hsm_status run(struct server *s, const struct hsm_job_wire *j, struc
 		keys_forget(&s->keys, s->t, j->grant_id.p);
 		return HSM_OK;
 	case HSM_CONVERT:
+	case HSM_OPEN:
 		if (p256_point_check(j->point))
 			return HSM_BAD_REQUEST;
 		return run_in_token(s, j, w);
 	case HSM_SIGN:
+	case HSM_SIGN_NEXT:
+	case HSM_MAC:
 	case HSM_STATUS:
 		return run_in_token(s, j, w);
 	}

@@ -19,6 +19,7 @@
 
 #define WAIT_S	    5
 #define SHOWN_BYTES 8
+#define SHOWN_SIZE  (TEXT_HEX_SIZE(SHOWN_BYTES) + 2)
 
 /* The descriptor, or an error. */
 static int connect_to(const struct sockaddr_un *address)
@@ -63,9 +64,21 @@ static int ask(int fd, struct hsm_status_wire *ret_s)
 	return reply.status == HSM_OK ? hsm_status_decode(reply.result, ret_s) : -EAGAIN;
 }
 
+/* The first bytes of a key or its hash; "none" where it is zeros. */
+static void show(const uint8_t *key, size_t n, char out[SHOWN_SIZE])
+{
+	static const uint8_t none[P256_POINT_BYTES];
+
+	if (memcmp(key, none, n) != 0)
+		text_short(bytes_of(key, n), SHOWN_BYTES, out);
+	else
+		snprintf(out, SHOWN_SIZE, "none");
+}
+
 static int report(unsigned i, const struct sockaddr_un *address)
 {
-	char key[TEXT_HEX_SIZE(SHOWN_BYTES) + 2], unwrap[TEXT_HEX_SIZE(SHOWN_BYTES) + 2];
+	char key[SHOWN_SIZE], unwrap[SHOWN_SIZE], next_key[SHOWN_SIZE], next_unwrap[SHOWN_SIZE];
+	char bundle[SHOWN_SIZE];
 	struct hsm_status_wire s;
 	int fd = connect_to(address);
 	int rc = fd;
@@ -79,12 +92,16 @@ static int report(unsigned i, const struct sockaddr_un *address)
 		       rc == -EAGAIN ? "token-unavailable" : strerror(-rc));
 		return rc;
 	}
-	text_short(bytes_of(s.broker_key, sizeof(s.broker_key)), SHOWN_BYTES, key);
-	text_short(bytes_of(s.unwrap_key_hash, sizeof(s.unwrap_key_hash)), SHOWN_BYTES, unwrap);
+	show(s.broker_key, sizeof(s.broker_key), key);
+	show(s.unwrap_key_hash, sizeof(s.unwrap_key_hash), unwrap);
+	show(s.next_broker_key, sizeof(s.next_broker_key), next_key);
+	show(s.next_unwrap_key_hash, sizeof(s.next_unwrap_key_hash), next_unwrap);
+	show(s.bundle_key, sizeof(s.bundle_key), bundle);
 	printf("worker=%u state=ok converts=%" PRIu64 " signs=%" PRIu64 " recoveries=%" PRIu64
-	       " blobs=%u session-keys=%u rss-kib=%u broker-key=%s unwrap-key=%s\n",
+	       " blobs=%u session-keys=%u rss-kib=%u broker-key=%s unwrap-key=%s"
+	       " next-broker-key=%s next-unwrap-key=%s bundle-key=%s\n",
 	       i, s.converts, s.signs, s.recoveries, s.blobs, s.session_keys, s.rss_kib, key,
-	       unwrap);
+	       unwrap, next_key, next_unwrap, bundle);
 	return 0;
 }
 

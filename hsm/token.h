@@ -37,6 +37,8 @@
 
 #define TOKEN_LABEL_SIGN   "ssdtf-sign"
 #define TOKEN_LABEL_UNWRAP "ssdtf-unwrap"
+#define TOKEN_LABEL_BUNDLE "ssdtf-bundle" /* opens what is sealed to the gateway (PROTOCOL 14) */
+#define TOKEN_LABEL_IDS	   "ssdtf-ids"	  /* a secret for HMAC-SHA-256 (PROTOCOL 12) */
 
 struct token;
 
@@ -70,6 +72,10 @@ int token_generate_signing(struct token *t, const char *label,
 			   struct p256_point *ret_public) must_check;
 int token_generate_unwrapping(struct token *t, const char *label) must_check;
 int token_generate_store(struct token *t, const char *label) must_check;
+/* An EC key pair that may do nothing but derive. */
+int token_generate_opening(struct token *t, const char *label,
+			   struct p256_point *ret_public) must_check;
+int token_generate_mac(struct token *t, const char *label) must_check;
 /*
  * Destroys every object of this label, on the token for good. For keys that were not used yet: what
  * a killed generation leaves is half a pair, or an object without its value, and no label is free
@@ -84,7 +90,13 @@ int token_destroy(struct token *t, const char *label) must_check;
  */
 int token_check_unwrapping(struct token *t, const char *label) must_check;
 
-/* Public halves. */
+/*
+ * The token is well, and nothing in it has this label: an -ENOKEY said that there is no such key,
+ * not that a handle went void or the token away.
+ */
+bool token_lacks(struct token *t, const char *label);
+
+/* Public halves; signing: of any EC key. */
 int token_signing_public(struct token *t, const char *label,
 			 struct p256_point *ret_public) must_check;
 /* SubjectPublicKeyInfo DER of an RSA key; returns its length or an error (-ENOBUFS: no room). */
@@ -94,6 +106,13 @@ int token_unwrapping_public(struct token *t, const char *label, uint8_t *out,
 
 int token_sign(struct token *t, const char *label, const uint8_t digest[P256_DIGEST_BYTES],
 	       uint8_t ret_sig[P256_SIG_BYTES]) must_check;
+/* x of the point times an opening key. As with token_convert(), the point is checked before. */
+int token_open_point(struct token *t, const char *label, const uint8_t point[P256_POINT_BYTES],
+		     uint8_t ret_x[P256_X_BYTES]) must_check;
+#define TOKEN_MAC_BYTES 32
+/* HMAC-SHA-256. -EINVAL: no bytes. */
+int token_mac(struct token *t, const char *label, struct bytes v,
+	      uint8_t ret_mac[TOKEN_MAC_BYTES]) must_check;
 
 /*
  * A conversion key as a session object, tried once on the base point. Handles die with the session:

@@ -13,7 +13,7 @@
 #include "hsm/token.h"
 
 #define TOKEN_LABEL_BYTES_MAX 32 /* of an object here, and of a token (PKCS#11 pads to 32) */
-#define TOKEN_FOUND_MAX	      8
+#define TOKEN_FOUND_MAX	      16
 #define TOKEN_WORDS_BYTES     256
 #define TOKEN_RSA_BYTES_MAX   512
 

@@ -11,6 +11,7 @@
 
 #define RSA_BITS  3072
 #define AES_BYTES 32
+#define MAC_BYTES 32 /* as long as what comes out: RFC 2104 section 3 */
 
 unsigned char token_p256_oid[] = { 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07 };
 
@@ -219,13 +220,16 @@ static int generate_pair(struct token *t, ck_mechanism_type_t type, struct ck_at
 	return rc;
 }
 
-int token_generate_signing(struct token *t, const char *label, struct p256_point *ret_public)
+/* A P-256 pair that may do what this mechanism does, and nothing else. */
+static int generate_ec(struct token *t, const char *label, ck_mechanism_type_t mechanism,
+		       struct p256_point *ret_public)
 {
-	ck_mechanism_type_t allowed[] = { CKM_ECDSA };
+	ck_mechanism_type_t allowed[] = { mechanism };
+	bool signs = mechanism == CKM_ECDSA;
 	struct ck_attribute public[] = {
 		ATTR_BOOL(CKA_TOKEN, 1),
 		ATTR_BOOL(CKA_PRIVATE, 0),
-		ATTR_BOOL(CKA_VERIFY, 1),
+		ATTR_BOOL(CKA_VERIFY, signs),
 		ATTR_BOOL(CKA_ENCRYPT, 0),
 		ATTR_BOOL(CKA_WRAP, 0),
 		ATTR_BOOL(CKA_MODIFIABLE, 0),
@@ -238,11 +242,11 @@ int token_generate_signing(struct token *t, const char *label, struct p256_point
 		ATTR_BOOL(CKA_PRIVATE, 1),
 		ATTR_BOOL(CKA_SENSITIVE, 1),
 		ATTR_BOOL(CKA_EXTRACTABLE, 0),
-		ATTR_BOOL(CKA_SIGN, 1),
+		ATTR_BOOL(CKA_SIGN, signs),
 		ATTR_BOOL(CKA_SIGN_RECOVER, 0),
 		ATTR_BOOL(CKA_DECRYPT, 0),
 		ATTR_BOOL(CKA_UNWRAP, 0),
-		ATTR_BOOL(CKA_DERIVE, 0),
+		ATTR_BOOL(CKA_DERIVE, !signs),
 		ATTR_BOOL(CKA_MODIFIABLE, 0),
 		ATTR_BOOL(CKA_COPYABLE, 0),
 		ATTR(CKA_ALLOWED_MECHANISMS, allowed),
@@ -257,6 +261,16 @@ int token_generate_signing(struct token *t, const char *label, struct p256_point
 	if (rc)
 		return rc;
 	return token_signing_public(t, label, ret_public);
+}
+
+int token_generate_signing(struct token *t, const char *label, struct p256_point *ret_public)
+{
+	return generate_ec(t, label, CKM_ECDSA, ret_public);
+}
+
+int token_generate_opening(struct token *t, const char *label, struct p256_point *ret_public)
+{
+	return generate_ec(t, label, CKM_ECDH1_DERIVE, ret_public);
 }
 
 int token_generate_unwrapping(struct token *t, const char *label)
@@ -301,9 +315,26 @@ int token_generate_unwrapping(struct token *t, const char *label)
 			     ARRAY_SIZE(private));
 }
 
+static int generate_secret(struct token *t, const char *label, ck_mechanism_type_t type,
+			   struct ck_attribute *template, size_t n)
+{
+	struct ck_mechanism m = { .mechanism = type };
+	ck_object_handle_t key;
+	ck_session_handle_t rw;
+	int rc = must_be_free(t, label, CKO_SECRET_KEY);
+
+	if (!rc)
+		rc = CALL(t, C_OpenSession, t->slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL,
+			  NULL, &rw);
+	if (rc)
+		return rc;
+	rc = CALL(t, C_GenerateKey, rw, &m, template, n, &key);
+	(void)t->f->C_CloseSession(rw); /* the key is the token's, not the session's */
+	return rc;
+}
+
 int token_generate_store(struct token *t, const char *label)
 {
-	struct ck_mechanism m = { .mechanism = CKM_AES_KEY_GEN };
 	ck_mechanism_type_t allowed[] = { CKM_AES_GCM };
 	struct ck_attribute template[] = {
 		ATTR_BOOL(CKA_TOKEN, 1),
@@ -324,18 +355,35 @@ int token_generate_store(struct token *t, const char *label)
 		ATTR_BYTES(CKA_LABEL, label, strlen(label)),
 		ATTR_BYTES(CKA_ID, label, strlen(label)),
 	};
-	ck_object_handle_t key;
-	ck_session_handle_t rw;
-	int rc = must_be_free(t, label, CKO_SECRET_KEY);
 
-	if (!rc)
-		rc = CALL(t, C_OpenSession, t->slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL,
-			  NULL, &rw);
-	if (rc)
-		return rc;
-	rc = CALL(t, C_GenerateKey, rw, &m, template, ARRAY_SIZE(template), &key);
-	(void)t->f->C_CloseSession(rw); /* the key is the token's, not the session's */
-	return rc;
+	return generate_secret(t, label, CKM_AES_KEY_GEN, template, ARRAY_SIZE(template));
+}
+
+int token_generate_mac(struct token *t, const char *label)
+{
+	ck_mechanism_type_t allowed[] = { CKM_SHA256_HMAC };
+	struct ck_attribute template[] = {
+		ATTR_BOOL(CKA_TOKEN, 1),
+		ATTR_BOOL(CKA_PRIVATE, 1),
+		ATTR_BOOL(CKA_SENSITIVE, 1),
+		ATTR_BOOL(CKA_EXTRACTABLE, 0),
+		ATTR_BOOL(CKA_SIGN, 1),
+		ATTR_BOOL(CKA_VERIFY, 0),
+		ATTR_BOOL(CKA_ENCRYPT, 0),
+		ATTR_BOOL(CKA_DECRYPT, 0),
+		ATTR_BOOL(CKA_WRAP, 0),
+		ATTR_BOOL(CKA_UNWRAP, 0),
+		ATTR_BOOL(CKA_DERIVE, 0),
+		ATTR_BOOL(CKA_MODIFIABLE, 0),
+		ATTR_BOOL(CKA_COPYABLE, 0),
+		ATTR_ULONG(CKA_VALUE_LEN, MAC_BYTES),
+		ATTR(CKA_ALLOWED_MECHANISMS, allowed),
+		ATTR_BYTES(CKA_LABEL, label, strlen(label)),
+		ATTR_BYTES(CKA_ID, label, strlen(label)),
+	};
+
+	return generate_secret(t, label, CKM_GENERIC_SECRET_KEY_GEN, template,
+			       ARRAY_SIZE(template));
 }
 
 /* One that has the label; false where there is none. */
@@ -352,6 +400,15 @@ static int find_labelled(struct token *t, const char *label, ck_object_handle_t 
 	(void)t->f->C_FindObjectsFinal(t->session); /* an open search shows at the next one */
 	*ret_found = !rc && n == 1;
 	return rc;
+}
+
+bool token_lacks(struct token *t, const char *label)
+{
+	ck_object_handle_t object;
+	bool found = false;
+
+	return t->usable && !find_labelled(t, label, &object, &found) && !found &&
+	       token_healthy(t, CK_INVALID_HANDLE);
 }
 
 int token_destroy(struct token *t, const char *label)

@@ -76,6 +76,40 @@ static int derive(struct token *t, ck_object_handle_t key, const uint8_t *point,
 	return 0;
 }
 
+int token_open_point(struct token *t, const char *label, const uint8_t point[P256_POINT_BYTES],
+		     uint8_t ret_x[P256_X_BYTES])
+{
+	ck_object_handle_t key;
+	int rc = token_find(t, label, CKO_PRIVATE_KEY, &key);
+
+	if (!rc)
+		rc = derive(t, key, point, ret_x);
+	if (!rc)
+		t->handle_losses = 0;
+	return rc;
+}
+
+int token_mac(struct token *t, const char *label, struct bytes v, uint8_t ret_mac[TOKEN_MAC_BYTES])
+{
+	struct ck_mechanism m = { .mechanism = CKM_SHA256_HMAC };
+	unsigned char mac[TOKEN_MAC_BYTES];
+	unsigned long n = sizeof(mac);
+	ck_object_handle_t key;
+	int rc = v.n ? token_find(t, label, CKO_SECRET_KEY, &key) : -EINVAL;
+
+	if (!rc)
+		rc = CALL(t, C_SignInit, t->session, &m, key);
+	if (!rc)
+		rc = CALL(t, C_Sign, t->session, unconst(v.p), v.n, mac, &n);
+	if (rc)
+		return rc;
+	if (n != sizeof(mac))
+		return token_odd(t, "C_Sign", n);
+	memcpy(ret_mac, mac, sizeof(mac));
+	t->handle_losses = 0;
+	return 0;
+}
+
 static struct ck_rsa_pkcs_oaep_params oaep = {
 	.hash_alg = CKM_SHA_1, /* what tokens have; SoftHSM refuses SHA-256 */
 	.mgf = CKG_MGF1_SHA1,

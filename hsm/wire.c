@@ -50,7 +50,13 @@ bool hsm_batch_add_job(struct hsm_batch *b, const struct hsm_job_wire *j)
 		bytes_write(&b->w, j->grant_id);
 		bytes_write(&b->w, j->point);
 		break;
+	case HSM_OPEN:
+		BUG_ON(j->point.n != P256_POINT_BYTES);
+		bytes_write(&b->w, j->point);
+		break;
 	case HSM_SIGN:
+	case HSM_SIGN_NEXT:
+	case HSM_MAC:
 		BUG_ON(j->digest.n != P256_DIGEST_BYTES);
 		bytes_write(&b->w, j->digest);
 		break;
@@ -75,8 +81,12 @@ static size_t result_bytes(enum hsm_op op)
 {
 	switch (op) {
 	case HSM_CONVERT:
+	case HSM_OPEN:
 		return P256_X_BYTES;
+	case HSM_MAC:
+		return HSM_MAC_BYTES;
 	case HSM_SIGN:
+	case HSM_SIGN_NEXT:
 		return P256_SIG_BYTES;
 	case HSM_STATUS:
 		return HSM_STATUS_BYTES;
@@ -126,7 +136,7 @@ int hsm_batch_open(struct bytes packet, char kind, struct bytes_reader *ret_r, u
 
 static bool is_op(uint8_t op)
 {
-	return op >= HSM_CONVERT && op <= HSM_STATUS;
+	return op >= HSM_CONVERT && op <= HSM_SIGN_NEXT;
 }
 
 int hsm_batch_next_job(struct bytes_reader *r, struct hsm_job_wire *ret_j)
@@ -142,7 +152,12 @@ int hsm_batch_next_job(struct bytes_reader *r, struct hsm_job_wire *ret_j)
 		j.grant_id = bytes_read_view(r, GRANT_ID_BYTES);
 		j.point = bytes_read_view(r, P256_POINT_BYTES);
 		break;
+	case HSM_OPEN:
+		j.point = bytes_read_view(r, P256_POINT_BYTES);
+		break;
 	case HSM_SIGN:
+	case HSM_SIGN_NEXT:
+	case HSM_MAC:
 		j.digest = bytes_read_view(r, P256_DIGEST_BYTES);
 		break;
 	case HSM_LOAD:
@@ -191,6 +206,9 @@ void hsm_status_encode(const struct hsm_status_wire *s, struct bytes_writer *w)
 	bytes_write_u32(w, s->rss_kib);
 	bytes_write(w, bytes_of(s->broker_key, sizeof(s->broker_key)));
 	bytes_write(w, bytes_of(s->unwrap_key_hash, sizeof(s->unwrap_key_hash)));
+	bytes_write(w, bytes_of(s->next_broker_key, sizeof(s->next_broker_key)));
+	bytes_write(w, bytes_of(s->next_unwrap_key_hash, sizeof(s->next_unwrap_key_hash)));
+	bytes_write(w, bytes_of(s->bundle_key, sizeof(s->bundle_key)));
 }
 
 int hsm_status_decode(struct bytes v, struct hsm_status_wire *ret_s)
@@ -206,6 +224,9 @@ int hsm_status_decode(struct bytes v, struct hsm_status_wire *ret_s)
 	s.rss_kib = bytes_read_u32(&r);
 	bytes_read_copy(&r, s.broker_key, sizeof(s.broker_key));
 	bytes_read_copy(&r, s.unwrap_key_hash, sizeof(s.unwrap_key_hash));
+	bytes_read_copy(&r, s.next_broker_key, sizeof(s.next_broker_key));
+	bytes_read_copy(&r, s.next_unwrap_key_hash, sizeof(s.next_unwrap_key_hash));
+	bytes_read_copy(&r, s.bundle_key, sizeof(s.bundle_key));
 	if (!bytes_read_done(&r))
 		return -EBADMSG;
 	*ret_s = s;

@@ -40,9 +40,9 @@ static struct hsm_job_wire random_job(struct job_bytes *b, enum hsm_op op)
 	random_bytes(b, sizeof(*b));
 	if (op == HSM_CONVERT || op == HSM_LOAD || op == HSM_FORGET)
 		j.grant_id = bytes_of(b->id, sizeof(b->id));
-	if (op == HSM_CONVERT)
+	if (op == HSM_CONVERT || op == HSM_OPEN)
 		j.point = bytes_of(b->point, sizeof(b->point));
-	if (op == HSM_SIGN)
+	if (op == HSM_SIGN || op == HSM_SIGN_NEXT || op == HSM_MAC)
 		j.digest = bytes_of(b->digest, sizeof(b->digest));
 	if (op == HSM_LOAD)
 		j.blob = bytes_of(b->blob, 1 + random_below(HSM_BLOB_BYTES_MAX));
@@ -51,7 +51,7 @@ static struct hsm_job_wire random_job(struct job_bytes *b, enum hsm_op op)
 
 static enum hsm_op random_op(void)
 {
-	return (enum hsm_op)(HSM_CONVERT + random_below(HSM_STATUS));
+	return (enum hsm_op)(HSM_CONVERT + random_below(HSM_SIGN_NEXT));
 }
 
 static size_t write_jobs(struct hsm_job_wire *jobs, unsigned n)
@@ -112,9 +112,11 @@ TEST(wire_jobs_round_trip)
 
 static struct hsm_reply_wire random_reply(uint8_t result[HSM_STATUS_BYTES])
 {
-	static const size_t lengths[] = { [HSM_CONVERT] = P256_X_BYTES,
-					  [HSM_SIGN] = P256_SIG_BYTES,
-					  [HSM_STATUS] = HSM_STATUS_BYTES };
+	static const size_t lengths[] = {
+		[HSM_CONVERT] = P256_X_BYTES,	 [HSM_SIGN] = P256_SIG_BYTES,
+		[HSM_STATUS] = HSM_STATUS_BYTES, [HSM_OPEN] = P256_X_BYTES,
+		[HSM_MAC] = HSM_MAC_BYTES,	 [HSM_SIGN_NEXT] = P256_SIG_BYTES
+	};
 	struct hsm_reply_wire r = { .tag = (uint32_t)harness_random(), .op = random_op() };
 
 	r.status = (enum hsm_status)random_below(HSM_UNAVAILABLE + 1);
@@ -165,6 +167,9 @@ TEST(wire_status_round_trip)
 	in.rss_kib = (uint32_t)harness_random();
 	random_bytes(in.broker_key, sizeof(in.broker_key));
 	random_bytes(in.unwrap_key_hash, sizeof(in.unwrap_key_hash));
+	random_bytes(in.next_broker_key, sizeof(in.next_broker_key));
+	random_bytes(in.next_unwrap_key_hash, sizeof(in.next_unwrap_key_hash));
+	random_bytes(in.bundle_key, sizeof(in.bundle_key));
 	hsm_status_encode(&in, &w);
 	ASSERT_TRUE(!w.bad && w.used == sizeof(bytes));
 	memset(&out, 0, sizeof(out));
@@ -203,14 +208,14 @@ TEST(wire_batch_is_bounded)
 
 TEST(wire_refuses_what_is_malformed)
 {
-	static struct job_bytes b[5];
+	static struct job_bytes b[HSM_SIGN_NEXT];
 	struct hsm_job_wire jobs[HSM_BATCH_JOBS_MAX], out[HSM_BATCH_JOBS_MAX];
 	unsigned n;
 	size_t bytes;
 
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < HSM_SIGN_NEXT; i++)
 		jobs[i] = random_job(&b[i], (enum hsm_op)(HSM_CONVERT + i));
-	bytes = write_jobs(jobs, 5);
+	bytes = write_jobs(jobs, HSM_SIGN_NEXT);
 	for (size_t cut = 0; cut < bytes; cut++)
 		ASSERT_EQ(read_jobs(bytes_of(packet, cut), out, &n), -EBADMSG);
 	packet[bytes] = 0;
@@ -222,10 +227,10 @@ TEST(wire_refuses_what_is_malformed)
 		packet[bit / 8] ^= (uint8_t)(1 << bit % 8);
 	}
 	ASSERT_EQ(read_jobs(bytes_of(packet, bytes), out, &n), 0);
-	/* Operations 0 and 6 are none; a reply is no request. */
+	/* Operations 0 and 9 are none; a reply is no request. */
 	packet[10] = 0;
 	ASSERT_EQ(read_jobs(bytes_of(packet, bytes), out, &n), -EBADMSG);
-	packet[10] = HSM_STATUS + 1;
+	packet[10] = HSM_SIGN_NEXT + 1;
 	ASSERT_EQ(read_jobs(bytes_of(packet, bytes), out, &n), -EBADMSG);
 	packet[10] = HSM_CONVERT;
 	packet[1] = 'R';
@@ -406,6 +411,16 @@ static void fake_sign(struct bytes digest, uint8_t sig[P256_SIG_BYTES])
 	hash_one(bytes_of(sig, 32), sig + 32);
 }
 
+/* Of the keys that are no grant's, each does something of its own. */
+static void fake_mix(enum hsm_op op, struct bytes in, uint8_t out[P256_SIG_BYTES])
+{
+	const uint8_t name = (uint8_t)op;
+	const struct bytes parts[] = { bytes_of(&name, 1), in };
+
+	hash_parts(parts, 2, out);
+	hash_one(bytes_of(out, 32), out + 32);
+}
+
 static int fake_find(const struct fake *f, struct bytes id)
 {
 	for (unsigned i = 0; i < f->n_blobs; i++)
@@ -449,6 +464,15 @@ static enum hsm_status fake_run(struct fake *f, const struct hsm_job_wire *j,
 	case HSM_SIGN:
 		fake_sign(j->digest, result);
 		*ret_n = P256_SIG_BYTES;
+		return HSM_OK;
+	case HSM_SIGN_NEXT:
+		fake_mix(j->op, j->digest, result);
+		*ret_n = P256_SIG_BYTES;
+		return HSM_OK;
+	case HSM_OPEN:
+	case HSM_MAC:
+		fake_mix(j->op, j->op == HSM_OPEN ? j->point : j->digest, result);
+		*ret_n = 32;
 		return HSM_OK;
 	case HSM_LOAD:
 		fake_load(f, j->grant_id, j->blob);
@@ -603,6 +627,12 @@ static void expect_right(const struct hsm_job *job)
 		ASSERT_BYTES(job->output, want, P256_SIG_BYTES);
 		return;
 	}
+	if (job->op != HSM_CONVERT) {
+		fake_mix(job->op, bytes_of(job->input, job->op == HSM_OPEN ? P256_POINT_BYTES : 32),
+			 want);
+		ASSERT_BYTES(job->output, want, job->op == HSM_SIGN_NEXT ? P256_SIG_BYTES : 32);
+		return;
+	}
 	hash_one(job->blob, digest);
 	fake_convert(digest, bytes_of(job->input, P256_POINT_BYTES), want);
 	ASSERT_BYTES(job->output, want, P256_X_BYTES);
@@ -640,6 +670,52 @@ TEST_F(client, answers_in_order)
 		fake_reply(&self->fakes[0], self->c, 0, HSM_OK);
 	expect_order(self, 30);
 	ASSERT_FALSE(hsm_client_has_work(self->c));
+}
+
+/* Operations with a key of the token's own need no blob, go to any worker and come back right. */
+TEST_F(client, serves_the_token_s_own_keys)
+{
+	static const enum hsm_op ops[] = { HSM_OPEN, HSM_MAC, HSM_SIGN_NEXT, HSM_SIGN };
+
+	fake_up(&self->fakes[1], self->c, 1);
+	for (unsigned i = 0; i < 40; i++)
+		submit(self, i, ops[i % 4], 0);
+	while (fake_take(&self->fakes[1], self->c, 1))
+		fake_reply(&self->fakes[1], self->c, 1, HSM_OK);
+	for (unsigned i = 0; i < 40; i++) {
+		expect_done(&self->jobs[i], HSM_OK);
+		ASSERT_EQ(self->jobs[i].done_at, i);
+	}
+	submit(self, 0, HSM_MAC, 0);
+	ASSERT_GT(fake_take(&self->fakes[1], self->c, 1), 0);
+	fake_reply(&self->fakes[1], self->c, 1, HSM_NO_KEY); /* not tried again: LOAD cannot help */
+	expect_done(&self->jobs[0], HSM_NO_KEY);
+}
+
+/* What waits, too, goes out by the key that is meant; what there is no key for ends. */
+TEST_F(client, signs_by_the_key_that_is_meant)
+{
+	struct hsm_job_wire jobs[HSM_BATCH_JOBS_MAX];
+
+	submit(self, 0, HSM_SIGN, 0);
+	submit(self, 1, HSM_SIGN_NEXT, 0);
+	submit(self, 2, HSM_SIGN, 0);
+	hsm_client_map_signs(self->c, HSM_SIGN_NEXT, 0);
+	fake_up(&self->fakes[0], self->c, 0);
+	ASSERT_GT(fake_take(&self->fakes[0], self->c, 0), 0);
+	ASSERT_EQ(fake_jobs(&self->fakes[0], 0, jobs), 2);
+	ASSERT_EQ(jobs[0].op, HSM_SIGN_NEXT);
+	ASSERT_EQ(jobs[1].op, HSM_SIGN_NEXT);
+	hsm_client_tick(self->c, 1);
+	expect_done(&self->jobs[1], HSM_NO_KEY);
+	/* The worker is lost, and comes back with a token where the next key is the current one. */
+	fake_die(&self->fakes[0], self->c, 0);
+	hsm_client_map_signs(self->c, HSM_SIGN, 0);
+	fake_up(&self->fakes[0], self->c, 0);
+	ASSERT_GT(fake_take(&self->fakes[0], self->c, 0), 0);
+	fake_reply(&self->fakes[0], self->c, 0, HSM_OK);
+	expect_done(&self->jobs[0], HSM_OK);
+	expect_done(&self->jobs[2], HSM_OK);
 }
 
 /* A signature passes conversions that wait, but a flood of them does not keep conversions out. */

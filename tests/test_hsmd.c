@@ -1118,9 +1118,9 @@ static size_t read_file(const char *path, char *out, size_t room)
 
 TEST_F_TIMEOUT(hsmd, keygen_can_be_repeated, 120)
 {
-	char file[PATH_ROOM], first[4096], again[4096], *rsa;
+	char file[PATH_ROOM], first[4096], again[4096], *rsa, *bundle;
 	uint8_t spki[RSA_SPKI_BYTES_MAX];
-	struct p256_point point;
+	struct p256_point point, opening, got;
 	struct token *t;
 	int n;
 
@@ -1129,26 +1129,85 @@ TEST_F_TIMEOUT(hsmd, keygen_can_be_repeated, 120)
 	raw_make_token(TOKEN_ENV_LABEL);
 	path_in(self->env.dir, "public.pem", file);
 	ASSERT_EQ(keygen(self, file), 0);
-	ASSERT_EQ(logged(self, "made ssdtf-"), 2);
+	ASSERT_EQ(logged(self, "made ssdtf-"), 4);
 	read_file(file, first, sizeof(first));
 	ASSERT_EQ(keygen(self, file), 0);
-	ASSERT_EQ(logged(self, "made ssdtf-"), 2);
+	ASSERT_EQ(logged(self, "made ssdtf-"), 4);
 	read_file(file, again, sizeof(again));
 	ASSERT_STREQ(again, first);
 
-	/* Two blocks: the signing key, then the unwrapping key. */
+	/* Three blocks: the signing key, the unwrapping key, the bundle key. */
 	rsa = strstr(first, "-----END PUBLIC KEY-----\n");
 	ASSERT_TRUE(rsa);
 	rsa += strlen("-----END PUBLIC KEY-----\n");
 	ASSERT_EQ(p256_public_from_pem(bytes_of(first, (size_t)(rsa - first)), &point), 0);
-	n = rsa_public_from_pem(bytes_str(rsa), spki, sizeof(spki));
+	bundle = strstr(rsa, "-----END PUBLIC KEY-----\n");
+	ASSERT_TRUE(bundle);
+	bundle += strlen("-----END PUBLIC KEY-----\n");
+	ASSERT_EQ(p256_public_from_pem(bytes_str(bundle), &opening), 0);
+	n = rsa_public_from_pem(bytes_of(rsa, (size_t)(bundle - rsa)), spki, sizeof(spki));
 	ASSERT_GT(n, 0);
 	ASSERT_EQ(token_open(&self->env.config, &t), 0);
 	token_env_learn(&self->env, t);
 	ASSERT_EQ(n, self->env.spki_n);
 	ASSERT_BYTES(spki, self->env.spki, self->env.spki_n);
 	ASSERT_EQ(token_check_unwrapping(t, TOKEN_LABEL_UNWRAP), 0);
+	ASSERT_EQ(token_signing_public(t, TOKEN_LABEL_BUNDLE, &got), 0);
+	ASSERT_BYTES(got.b, opening.b, sizeof(got.b));
 	token_close(t);
+}
+
+/* On a token from before there was one, keygen adds the bundle key and the id key, and a running
+ * hsmd sees them. */
+TEST_F_TIMEOUT(hsmd, keygen_adds_what_is_missing, 120)
+{
+	static const uint8_t no_point[P256_POINT_BYTES];
+	uint8_t v[32], mac[2][HSM_MAC_BYTES], want[P256_X_BYTES];
+	struct hsm_status_wire before, after;
+	struct hsm_reply_wire reply;
+	struct p256_point e;
+	struct secret32 k;
+	struct hsm_job_wire job = { .tag = 1 };
+	char file[PATH_ROOM];
+	int fd;
+
+	START(self, "--workers=1");
+	wait_until(self, 0, HSM_OK);
+	ASSERT_EQ(ask_status(self, 0, &before), HSM_OK);
+	ASSERT_BYTES(before.bundle_key, no_point, sizeof(no_point));
+	fd = connect_to(self, 0);
+	hash_random(v, sizeof(v));
+	random_scalar(&k);
+	ASSERT_EQ(p256_mul_base(&k, &e), 0);
+	job.point = bytes_of(e.b, sizeof(e.b));
+	job.digest = bytes_of(v, sizeof(v));
+	for (job.op = HSM_OPEN; job.op <= HSM_SIGN_NEXT; job.op++)
+		ASSERT_EQ(ask_one(fd, &job, &reply), HSM_NO_KEY);
+
+	path_in(self->env.dir, "public.pem", file);
+	ASSERT_EQ(keygen(self, file), 0);
+	ASSERT_EQ(logged(self, "made ssdtf-"), 2);
+	ASSERT_EQ(ask_status(self, 0, &after), HSM_OK);
+	ASSERT_BYTES(after.broker_key, before.broker_key, sizeof(after.broker_key));
+	ASSERT_BYTES(after.unwrap_key_hash, before.unwrap_key_hash, sizeof(after.unwrap_key_hash));
+	/* x(bundle key * kG) = x(k * bundle key's public half). */
+	ASSERT_EQ(grant_convert(&k, (const struct p256_point *)after.bundle_key, want), 0);
+	job.op = HSM_OPEN;
+	ASSERT_EQ(ask_one(fd, &job, &reply), HSM_OK);
+	ASSERT_BYTES(reply.result.p, want, sizeof(want));
+	job.op = HSM_MAC;
+	for (unsigned i = 0; i < 2; i++) {
+		ASSERT_EQ(ask_one(fd, &job, &reply), HSM_OK);
+		memcpy(mac[i], reply.result.p, sizeof(mac[i]));
+	}
+	ASSERT_BYTES(mac[0], mac[1], sizeof(mac[0]));
+	v[0] ^= 1;
+	ASSERT_EQ(ask_one(fd, &job, &reply), HSM_OK);
+	ASSERT_TRUE(memcmp(mac[0], reply.result.p, sizeof(mac[0])));
+	job.op = HSM_OPEN;
+	e.b[7] ^= 1;
+	ASSERT_EQ(ask_one(fd, &job, &reply), HSM_BAD_REQUEST);
+	close(fd);
 }
 
 TEST_F_TIMEOUT(hsmd, keygen_fails_whole, 60)

@@ -45,11 +45,19 @@ static uint64_t now_ms(void)
 
 /* --- fakes ------------------------------------------------------------------------------------ */
 
-enum manner { ANSWERS, OTHER_SIGNING_KEY, OTHER_UNWRAP_KEY, SILENT, NONSENSE, TOKEN_GONE };
+enum manner {
+	ANSWERS,
+	OTHER_SIGNING_KEY,
+	OTHER_UNWRAP_KEY,
+	BEFORE_PROMOTION, /* what the bundle calls its keys are the token's next ones */
+	SILENT,
+	NONSENSE,
+	TOKEN_GONE
+};
 
 /* What the test and the fakes share. */
 struct shared {
-	atomic_uint converts, signs, loads, forgets, statuses, kills;
+	atomic_uint converts, signs, signs_next, loads, forgets, statuses, kills;
 	atomic_int manner[FAKES_MAX];
 };
 
@@ -81,6 +89,12 @@ static void fake_status(struct shared *sh, enum manner manner, struct hsm_reply_
 	atomic_fetch_add(&sh->statuses, 1);
 	memset(s.broker_key, manner == OTHER_SIGNING_KEY ? 9 : 1, sizeof(s.broker_key));
 	memset(s.unwrap_key_hash, manner == OTHER_UNWRAP_KEY ? 9 : 2, sizeof(s.unwrap_key_hash));
+	if (manner == BEFORE_PROMOTION) {
+		memset(s.broker_key, 5, sizeof(s.broker_key));
+		memset(s.unwrap_key_hash, 6, sizeof(s.unwrap_key_hash));
+		memset(s.next_broker_key, 1, sizeof(s.next_broker_key));
+		memset(s.next_unwrap_key_hash, 2, sizeof(s.next_unwrap_key_hash));
+	}
 	hsm_status_encode(&s, &w);
 	if (manner == TOKEN_GONE)
 		r->status = HSM_UNAVAILABLE;
@@ -91,14 +105,19 @@ static void fake_status(struct shared *sh, enum manner manner, struct hsm_reply_
 static void fake_job(struct shared *sh, enum manner manner, const struct hsm_job_wire *j,
 		     struct hsm_reply_wire *r, uint8_t *result, size_t room)
 {
-	struct bytes in = j->op == HSM_CONVERT ? j->point : j->digest;
-	size_t n = j->op == HSM_CONVERT ? 32 : 64;
+	struct bytes in = j->op == HSM_CONVERT || j->op == HSM_OPEN ? j->point : j->digest;
+	size_t n = j->op == HSM_SIGN || j->op == HSM_SIGN_NEXT ? 64 : 32;
 
 	*r = (struct hsm_reply_wire){ .tag = j->tag, .op = j->op, .status = HSM_OK };
 	switch (j->op) {
 	case HSM_CONVERT:
 	case HSM_SIGN:
-		atomic_fetch_add(j->op == HSM_CONVERT ? &sh->converts : &sh->signs, 1);
+	case HSM_OPEN:
+	case HSM_MAC:
+	case HSM_SIGN_NEXT:
+		if (j->op == HSM_SIGN_NEXT)
+			atomic_fetch_add(&sh->signs_next, 1);
+		atomic_fetch_add(n == 32 ? &sh->converts : &sh->signs, 1);
 		for (unsigned i = 0; i < ARRAY_SIZE(refusals); i++)
 			if (in.p[0] == refusals[i].input)
 				r->status = refusals[i].status;
@@ -123,7 +142,7 @@ static void fake_job(struct shared *sh, enum manner manner, const struct hsm_job
 static bool fake_packet(struct shared *sh, enum manner manner, int fd)
 {
 	static uint8_t in[HSM_PACKET_BYTES_MAX], out[HSM_PACKET_BYTES_MAX];
-	uint8_t results[HSM_BATCH_JOBS_MAX][256];
+	uint8_t results[HSM_BATCH_JOBS_MAX][HSM_STATUS_BYTES];
 	ssize_t got = recv(fd, in, sizeof(in), 0);
 	struct bytes_reader r;
 	struct hsm_batch b;
@@ -361,13 +380,15 @@ static void turn(struct fixture_links *self)
 
 static const uint8_t blob[300] = { 1, 2, 3 };
 
-static struct broker_token_job *submit(struct fixture_links *self, enum broker_token_op op,
-				       uint8_t first)
+static struct broker_token_job *submit_by(struct fixture_links *self, enum broker_token_op op,
+					  uint8_t first, bool next)
 {
 	struct broker_token_job *job = &self->jobs[self->out];
 
 	ASSERT_LT(self->out, JOBS);
-	*job = (struct broker_token_job){ .op = op, .blob = bytes_of(blob, sizeof(blob)) };
+	*job = (struct broker_token_job){ .op = op,
+					  .next = next,
+					  .blob = bytes_of(blob, sizeof(blob)) };
 	bytes_store_u32(job->grant_id + 4, self->out % 50);
 	for (unsigned i = 0; i < sizeof(job->input); i++)
 		job->input[i] = (uint8_t)(self->out * 7 + i);
@@ -378,9 +399,20 @@ static struct broker_token_job *submit(struct fixture_links *self, enum broker_t
 	return job;
 }
 
+static struct broker_token_job *submit(struct fixture_links *self, enum broker_token_op op,
+				       uint8_t first)
+{
+	return submit_by(self, op, first, false);
+}
+
+static void submit_next(struct fixture_links *self)
+{
+	submit_by(self, BROKER_TOKEN_SIGN, 4, true);
+}
+
 static void expect_right(const struct broker_token_job *job)
 {
-	bool convert = job->op == BROKER_TOKEN_CONVERT;
+	bool convert = job->op != BROKER_TOKEN_SIGN;
 	uint8_t want[64];
 
 	ASSERT_EQ(job->status, BROKER_TOKEN_OK);
@@ -425,6 +457,33 @@ TEST_F(links, jobs_are_answered_rightly)
 	TURN_UNTIL(self, hsmlink_up(self->h) == 2);	    /* one may have done all by itself */
 	ASSERT_EQ(atomic_load(&self->shared->statuses), 2); /* each was asked once who it is */
 	ASSERT_EQ(self->pool.bytes_out, 0);
+}
+
+TEST_F(links, signs_by_the_key_that_the_bundle_means)
+{
+	memset(self->keys.next.b, 5, sizeof(self->keys.next.b)); /* the token's current one, here */
+	self->keys.has_next = true;
+	start(self, BEFORE_PROMOTION, BEFORE_PROMOTION);
+	for (unsigned i = 0; i < 10; i++)
+		submit(self, BROKER_TOKEN_SIGN, 4); /* before it is known what the token has */
+	TURN_UNTIL(self, self->back == self->out);
+	ASSERT_EQ(atomic_load(&self->shared->signs_next), 10);
+	submit_next(self);
+	submit(self, BROKER_TOKEN_OPEN, 4);
+	TURN_UNTIL(self, self->back == self->out);
+	ASSERT_EQ(atomic_load(&self->shared->signs), 11);
+	ASSERT_EQ(atomic_load(&self->shared->signs_next), 10);
+	for (unsigned i = 0; i < self->out; i++)
+		expect_right(&self->jobs[i]);
+}
+
+TEST_F(links, a_next_key_that_is_not_there_is_unavailable)
+{
+	start(self, ANSWERS, ANSWERS);
+	submit_next(self);
+	TURN_UNTIL(self, self->back == 1);
+	ASSERT_EQ(self->jobs[0].status, BROKER_TOKEN_UNAVAILABLE);
+	ASSERT_EQ(atomic_load(&self->shared->signs), 0);
 }
 
 TEST_F(links, refusals_keep_their_meaning)

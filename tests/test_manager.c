@@ -355,6 +355,7 @@ TEST_F(plain, gateway_key_files)
 {
 	struct manager m = { .lock_fd = -1 };
 	struct p256_point broker = make_key("private", "ec");
+	struct p256_point bundle = make_key("bundle-private", "bundle");
 	EVP_PKEY *rsa = make_rsa("rsa", 2048), *small = make_rsa("small", 1024);
 	struct keyfile_gateway g;
 
@@ -363,6 +364,19 @@ TEST_F(plain, gateway_key_files)
 	ASSERT_EQ(keyfile_read_gateway(&m, in_base("ec-rsa"), &g), 0);
 	ASSERT_BYTES(g.broker.b, broker.b, sizeof(broker.b));
 	EXPECT_EQ(g.spki_bytes, i2d_PUBKEY(rsa, NULL));
+	EXPECT_FALSE(g.has_bundle);
+	append("whole", "ec-rsa");
+	append("whole", "bundle");
+	ASSERT_EQ(keyfile_read_gateway(&m, in_base("whole"), &g), 0);
+	ASSERT_BYTES(g.broker.b, broker.b, sizeof(broker.b));
+	EXPECT_TRUE(g.has_bundle);
+	ASSERT_BYTES(g.bundle.b, bundle.b, sizeof(bundle.b));
+	append("two-purposes", "ec-rsa");
+	append("two-purposes", "ec");
+	EXPECT_EQ(keyfile_read_gateway(&m, in_base("two-purposes"), &g), -EINVAL);
+	append("four", "whole");
+	append("four", "bundle");
+	EXPECT_EQ(keyfile_read_gateway(&m, in_base("four"), &g), -EINVAL);
 	append("rsa-ec", "rsa");
 	append("rsa-ec", "ec");
 	EXPECT_EQ(keyfile_read_gateway(&m, in_base("rsa-ec"), &g), 0);

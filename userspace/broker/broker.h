@@ -86,7 +86,7 @@ struct broker_config {
 
 /* --- jobs ------------------------------------------------------------------------------------- */
 
-enum broker_token_op { BROKER_TOKEN_CONVERT, BROKER_TOKEN_SIGN };
+enum broker_token_op { BROKER_TOKEN_CONVERT, BROKER_TOKEN_SIGN, BROKER_TOKEN_OPEN };
 enum broker_token_status {
 	BROKER_TOKEN_OK,
 	BROKER_TOKEN_REFUSED,	  /* this job will never succeed (bad key, bad request) */
@@ -95,8 +95,10 @@ enum broker_token_status {
 
 struct broker_token_job {
 	enum broker_token_op op;
+	bool next; /* SIGN: by the next broker key of the bundle's broker record */
 	uint8_t grant_id[GRANT_ID_BYTES]; /* CONVERT */
-	uint8_t input[P256_POINT_BYTES];  /* CONVERT: a point on the curve; SIGN: 32-byte digest */
+	uint8_t input[P256_POINT_BYTES];  /* CONVERT, OPEN: a point on the curve; SIGN: 32-byte
+					     digest */
 	struct bytes blob;		  /* CONVERT: the wrapped conversion key */
 	uint64_t deadline_ms;
 	enum broker_token_status status; /* the owner's answer */

@@ -285,13 +285,34 @@ static int parse_status(struct bytes packet, struct hsm_status_wire *ret_s,
 	return reply.status == HSM_OK ? hsm_status_decode(reply.result, ret_s) : 0;
 }
 
+/* The operation that signs by this key; 0: the token has it neither as its key nor as the next. */
+static enum hsm_op signs_by(const struct hsm_status_wire *token, const struct p256_point *key)
+{
+	if (!memcmp(key->b, token->broker_key, sizeof(key->b)))
+		return HSM_SIGN;
+	return memcmp(key->b, token->next_broker_key, sizeof(key->b)) ? 0 : HSM_SIGN_NEXT;
+}
+
+static bool unwraps_by(const struct hsm_status_wire *token, const uint8_t hash[32])
+{
+	return !memcmp(hash, token->unwrap_key_hash, 32) ||
+	       !memcmp(hash, token->next_unwrap_key_hash, 32);
+}
+
 static const char *difference(const struct hsmlink_keys *k, const struct hsm_status_wire *s)
 {
-	if (memcmp(k->broker.b, s->broker_key, sizeof(s->broker_key)) != 0)
+	if (!signs_by(s, &k->broker) && !(k->has_next && signs_by(s, &k->next)))
 		return "the token's signing key is not the one that the bundle names";
-	if (memcmp(k->unwrap_key_hash, s->unwrap_key_hash, sizeof(s->unwrap_key_hash)) != 0)
+	if (!unwraps_by(s, k->unwrap_key_hash))
 		return "the token's unwrapping key is not the one that the bundle names";
 	return NULL;
+}
+
+/* All workers have the same token: what one tells holds for each. */
+static void map_signs(struct hsmlink *h, const struct hsm_status_wire *token)
+{
+	hsm_client_map_signs(h->client, signs_by(token, &h->keys.broker),
+			     h->keys.has_next ? signs_by(token, &h->keys.next) : 0);
 }
 
 static void link_asked(struct hsm_link *l, struct bytes packet)
@@ -318,6 +339,7 @@ static void link_asked(struct hsm_link *l, struct bytes packet)
 		link_down(l, what);
 		return;
 	}
+	map_signs(h, &s);
 	l->state = LINK_UP;
 	l->told = false;
 	l->retry_ms = HSMLINK_RETRY_MS_MIN;
@@ -380,7 +402,7 @@ static enum broker_token_status token_status(enum hsm_status status)
 	case HSM_BAD_REQUEST:
 	case HSM_BAD_KEY:
 		return BROKER_TOKEN_REFUSED;
-	case HSM_NO_KEY: /* forgotten while it was out */
+	case HSM_NO_KEY: /* forgotten while it was out, or not made yet */
 	case HSM_FULL:
 	case HSM_UNAVAILABLE:
 		break;
@@ -401,6 +423,19 @@ static void job_done(void *ctx, struct hsm_job *hsm)
 	h->done(h->ctx, job);
 }
 
+static enum hsm_op op_of(const struct broker_token_job *job)
+{
+	switch (job->op) {
+	case BROKER_TOKEN_CONVERT:
+		return HSM_CONVERT;
+	case BROKER_TOKEN_OPEN:
+		return HSM_OPEN;
+	case BROKER_TOKEN_SIGN:
+		break;
+	}
+	return job->next ? HSM_SIGN_NEXT : HSM_SIGN;
+}
+
 void hsmlink_submit(struct hsmlink *h, struct broker_token_job *job)
 {
 	struct call *call = h->client ? pool_zalloc(h->pool, sizeof(*call)) : NULL;
@@ -411,7 +446,7 @@ void hsmlink_submit(struct hsmlink *h, struct broker_token_job *job)
 		return;
 	}
 	call->job = job;
-	call->hsm.op = job->op == BROKER_TOKEN_CONVERT ? HSM_CONVERT : HSM_SIGN;
+	call->hsm.op = op_of(job);
 	memcpy(call->hsm.grant_id, job->grant_id, sizeof(call->hsm.grant_id));
 	memcpy(call->hsm.input, job->input, sizeof(call->hsm.input));
 	call->hsm.blob = job->blob;

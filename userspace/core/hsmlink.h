@@ -7,10 +7,10 @@
  *   DOWN --connect--> ASKING --STATUS names our keys--> UP --end, error, silence--> CLOSING -->
  * DOWN
  *
- * Before a worker gets a job it is asked who it is: its signing key and the hash of its unwrapping
- * key must be those of the bundle, or its signatures would be nobody's. A link that is lost is
- * tried again after 50 ms, then twice as long each time, at most HSMLINK_RETRY_MS_MAX. Jobs that
- * were out on it run elsewhere. The loop's thread only.
+ * Before a worker gets a job it is asked who it is: one of its signing keys and the hash of one of
+ * its unwrapping keys must be those of the bundle, or its signatures would be nobody's. A link that
+ * is lost is tried again after 50 ms, then twice as long each time, at most HSMLINK_RETRY_MS_MAX.
+ * Jobs that were out on it run elsewhere. The loop's thread only.
  */
 #ifndef SSDTF_CORE_HSMLINK_H
 #define SSDTF_CORE_HSMLINK_H
@@ -30,9 +30,15 @@
 struct broker_token_job;
 struct hsmlink;
 
-/* Whose signatures the bundle announces. */
+/*
+ * Whose signatures the bundle announces. The token may hold either key as its current or as its
+ * next one: between a rotation's steps bundle and token differ by one. Each is used for what the
+ * bundle calls it.
+ */
 struct hsmlink_keys {
 	struct p256_point broker;
+	bool has_next;
+	struct p256_point next;
 	uint8_t unwrap_key_hash[32];
 };
 

@@ -76,6 +76,8 @@ static void load_bundle(struct server *s, uint64_t serial_min, struct bundlefile
 	if (err)
 		exit_with(exit_code_of_bundle(err), "%s", why);
 	s->keys.broker = ret_b->gateway.broker.signing;
+	s->keys.has_next = ret_b->gateway.broker.has_next;
+	s->keys.next = ret_b->gateway.broker.next;
 	memcpy(s->keys.unwrap_key_hash, ret_b->gateway.unwrap_key_hash, 32);
 	s->bundle_serial = ret_b->statement.serial;
 }

@@ -92,7 +92,7 @@ int keyfile_read_public(struct manager *m, const char *path, struct p256_point *
 	return err;
 }
 
-/* Each of the two once. */
+/* Each once, the bundle key at most. */
 static int read_gateway(struct bytes pem, struct keyfile_gateway *ret_g)
 {
 	bool broker = false, unwrap = false;
@@ -106,10 +106,16 @@ static int read_gateway(struct bytes pem, struct keyfile_gateway *ret_g)
 			ret_g->spki_bytes = (size_t)n;
 		} else if (n <= 0 && !broker && !p256_public_from_pem(b.whole, &ret_g->broker)) {
 			broker = true;
+		} else if (n <= 0 && !ret_g->has_bundle &&
+			   !p256_public_from_pem(b.whole, &ret_g->bundle)) {
+			ret_g->has_bundle = true;
 		} else {
 			return -EINVAL;
 		}
 	}
+	/* Two keys for two purposes: one alone would sign and open. */
+	if (ret_g->has_bundle && !memcmp(&ret_g->broker, &ret_g->bundle, sizeof(ret_g->broker)))
+		return -EINVAL;
 	return broker && unwrap ? 0 : -EINVAL;
 }
 
@@ -123,8 +129,8 @@ int keyfile_read_gateway(struct manager *m, const char *path, struct keyfile_gat
 	if (!err && read_gateway(pem, &g))
 		err = manager_fail(
 			m, -EINVAL,
-			"%s: is not what `ssdtf-hsmd keygen` prints: one P-256 and one RSA "
-			"public key in PEM",
+			"%s: is not what `ssdtf-hsmd keygen` prints: the public keys of a "
+			"gateway, P-256, RSA and P-256 (or none), in PEM",
 			path);
 	secret_wipe(buf, sizeof(buf));
 	if (!err)

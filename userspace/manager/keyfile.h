@@ -13,10 +13,15 @@
 /* One public P-256 key. */
 int keyfile_read_public(struct manager *m, const char *path, struct p256_point *ret_key) must_check;
 
-/* What `ssdtf-hsmd keygen` prints: the broker's signing key and the token's unwrapping key, in
- * either order. */
+/*
+ * What `ssdtf-hsmd keygen` prints: the broker's signing key, the token's unwrapping key, and the
+ * key that bundles are sealed to. The RSA key may stand anywhere; of two P-256 keys the first is
+ * the broker's. The bundle key is missing in a file from before there was one.
+ */
 struct keyfile_gateway {
 	struct p256_point broker;
+	bool has_bundle;
+	struct p256_point bundle;
 	uint8_t spki[RSA_SPKI_BYTES_MAX];
 	size_t spki_bytes;
 };
