@@ -768,7 +768,13 @@ TEST_F(token, enrolment)
 	ASSERT_STREQ(said, "enrolled id=a roles=device,receiver\n");
 	COMMAND(self, T0, -EEXIST, enrol_with(self, "a", RECORD_ROLE_RECEIVER, "p1", "p3"));
 	COMMAND(self, T0, -EEXIST, enrol_with(self, "c", RECORD_ROLE_DEVICE, "p2", NULL));
-	COMMAND(self, T0, 0, enrol_with(self, "a", RECORD_ROLE_DISTRIBUTOR, "p1", NULL));
+	/* A distributor brings its token's keys. */
+	COMMAND(self, T0, -EINVAL, enrol_with(self, "a", RECORD_ROLE_DISTRIBUTOR, "p1", NULL));
+	append("d1", "p1");
+	append("d1", "rsa");
+	COMMAND(self, T0, 0, enrol_with(self, "a", RECORD_ROLE_DISTRIBUTOR, "d1", NULL));
+	COMMAND(self, T0, 0, enrol_with(self, "a", RECORD_ROLE_DISTRIBUTOR, "d1", NULL));
+	ASSERT_STREQ(said, "unchanged id=a roles=device,receiver,distributor\n");
 	COMMAND(self, T0, 0, enrol_with(self, "a", RECORD_ROLE_MANAGER, "p1", NULL));
 	ASSERT_STREQ(said, "enrolled id=a roles=device,receiver,distributor,manager\n");
 

@@ -6,8 +6,7 @@
 #ifndef SSDTF_MANAGER_ACCESS_H
 #define SSDTF_MANAGER_ACCESS_H
 
-#include "userspace/crypto/grant.h"
-#include "userspace/manager/manager.h"
+#include "userspace/manager/grants.h"
 
 /* Takes effect with the next bundles. Doing it again changes nothing. */
 int access_allow(struct manager *m, const char *scope, const char *device) must_check;
@@ -26,5 +25,12 @@ struct access_grant {
  * again and nothing is changed; other terms are -EEXIST. One that has run out is replaced.
  */
 int access_grant(struct manager *m, const struct access_grant *g) must_check;
+
+/*
+ * The same for any grant of the scope's present epoch: g has who, what it converts, its outlet, its
+ * flags and how long it is to hold. what and name are for people ("scope", its name).
+ */
+int access_make(struct manager *m, struct grant *g, const struct scope *s, const char *what,
+		const char *name, bool *ret_made) must_check;
 
 #endif

@@ -20,10 +20,12 @@
 #include "userspace/manager/access.h"
 #include "userspace/manager/bundle_make.h"
 #include "userspace/manager/enrol.h"
+#include "userspace/manager/hop.h"
 #include "userspace/manager/list.h"
 #include "userspace/manager/manager.h"
 #include "userspace/manager/options.h"
 #include "userspace/manager/party.h"
+#include "userspace/manager/outlet.h"
 #include "userspace/manager/revoke.h"
 #include "userspace/manager/scope.h"
 #include "userspace/manager/setup.h"
@@ -80,6 +82,7 @@ static int run_scope_add(struct manager *m, const struct options *o)
 		.valid_days = o->number[OPTION_VALID_DAYS],
 		.rekey_messages = o->number[OPTION_REKEY_MESSAGES],
 		.rekey_seconds = o->number[OPTION_REKEY_SECONDS],
+		.padded = options_has(o, OPTION_PADDED),
 	};
 
 	memcpy(t.filters, o->filters, sizeof(t.filters));
@@ -96,6 +99,46 @@ static int run_scope_deny(struct manager *m, const struct options *o)
 	return access_deny(m, o->text[OPTION_SCOPE], o->text[OPTION_DEVICE]);
 }
 
+static int run_hop(struct manager *m, const struct options *o)
+{
+	const struct hop_terms t = {
+		.scope = o->text[OPTION_SCOPE],
+		.distributor = o->text[OPTION_DISTRIBUTOR],
+		.gateway = o->text[OPTION_GATEWAY],
+		.proof = !options_has(o, OPTION_NO_PROOF),
+	};
+
+	return hop_add(m, &t);
+}
+
+static int run_outlet_add(struct manager *m, const struct options *o)
+{
+	const struct outlet_terms t = {
+		.name = o->text[OPTION_NAME],
+		.scope = o->text[OPTION_SCOPE],
+		.distributor = o->text[OPTION_DISTRIBUTOR],
+		.prefix = o->text[OPTION_TOPIC],
+		.ids = o->text[OPTION_IDS],
+		.rotate_seconds = o->number[OPTION_ROTATE_SECONDS],
+		.gateway = o->text[OPTION_GATEWAY],
+		.receiver = o->text[OPTION_RECEIVER],
+	};
+
+	return outlet_add(m, &t);
+}
+
+/* The gateway is the outlet's, and there is no proof of an origin that has another name. */
+static int run_grant_outlet(struct manager *m, const struct options *o)
+{
+	const struct outlet_grant t = { .outlet = o->text[OPTION_OUTLET],
+					.receiver = o->text[OPTION_RECEIVER],
+					.valid_days = o->number[OPTION_VALID_DAYS] };
+
+	if (o->text[OPTION_GATEWAY] || options_has(o, OPTION_NO_PROOF))
+		return manager_fail(m, -EINVAL, "--gateway and --no-proof are not for an outlet");
+	return outlet_grant(m, &t);
+}
+
 static int run_grant(struct manager *m, const struct options *o)
 {
 	const struct access_grant g = {
@@ -106,13 +149,25 @@ static int run_grant(struct manager *m, const struct options *o)
 		.valid_days = o->number[OPTION_VALID_DAYS],
 	};
 
-	return access_grant(m, &g);
+	return o->text[OPTION_OUTLET] ? run_grant_outlet(m, o) : access_grant(m, &g);
 }
 
 static int run_revoke_grant(struct manager *m, const struct options *o)
 {
+	if (o->text[OPTION_OUTLET])
+		return revoke_outlet_grant(m, o->text[OPTION_OUTLET], o->text[OPTION_RECEIVER]);
 	return revoke_grant(m, o->text[OPTION_SCOPE], o->text[OPTION_RECEIVER],
 			    o->text[OPTION_GATEWAY]);
+}
+
+static int run_revoke_outlet(struct manager *m, const struct options *o)
+{
+	return revoke_outlet(m, o->word);
+}
+
+static int run_revoke_hop(struct manager *m, const struct options *o)
+{
+	return revoke_hop(m, o->text[OPTION_SCOPE], o->text[OPTION_DISTRIBUTOR]);
 }
 
 static int run_revoke_device(struct manager *m, const struct options *o)
@@ -166,6 +221,13 @@ static int run_bundle_party(struct manager *m, const struct options *o)
 	return bundle_make_party(m, &t, o->text[OPTION_ID], o->text[OPTION_OUT]);
 }
 
+static int run_bundle_distributor(struct manager *m, const struct options *o)
+{
+	const struct bundle_terms t = bundle_terms_of(o);
+
+	return bundle_make_distributor(m, &t, o->text[OPTION_ID], o->text[OPTION_OUT]);
+}
+
 static int run_bundle_all(struct manager *m, const struct options *o)
 {
 	const struct bundle_terms t = bundle_terms_of(o);
@@ -193,6 +255,11 @@ static int run_list_grants(struct manager *m, const struct options *o)
 	return list_grants(m);
 }
 
+static int run_list_outlets(struct manager *m, const struct options *o)
+{
+	return list_outlets(m);
+}
+
 static int run_list_history(struct manager *m, const struct options *o)
 {
 	return list_history(m);
@@ -216,6 +283,11 @@ static int run_show_gateway(struct manager *m, const struct options *o)
 static int run_show_scope(struct manager *m, const struct options *o)
 {
 	return list_scope(m, o->word);
+}
+
+static int run_show_outlet(struct manager *m, const struct options *o)
+{
+	return list_outlet(m, o->word);
 }
 
 static int run_check(struct manager *m, const struct options *o)
@@ -256,8 +328,9 @@ static const struct command {
 	{ "enrol distributor",
 	  HOW_WRITES,
 	  run_enrol_distributor,
-	  { USAGE("enrol distributor"), "Enrol an upstream peer that converts already.", NULL,
-	    PARTY, B(ID), KEYS } },
+	  { USAGE("enrol distributor"),
+	    "Enrol a distributor by what `ssdtf-hsmd keygen` printed there.", NULL,
+	    B(ID) | B(PUBLIC) | B(CLOCK) | B(NO_CLOCK), B(ID) | B(PUBLIC), 0 } },
 	{ "enrol manager",
 	  HOW_WRITES,
 	  run_enrol_manager,
@@ -273,7 +346,8 @@ static const struct command {
 	  run_scope_add,
 	  { USAGE("scope add"),
 	    "Make a scope: topic filters under one access decision, and its key.", NULL,
-	    B(NAME) | B(FILTER) | B(SUITE) | B(VALID_DAYS) | B(REKEY_MESSAGES) | B(REKEY_SECONDS),
+	    B(NAME) | B(FILTER) | B(SUITE) | B(VALID_DAYS) | B(REKEY_MESSAGES) | B(REKEY_SECONDS) |
+		    B(PADDED),
 	    B(NAME) | B(FILTER), 0 } },
 	{ "scope allow",
 	  HOW_WRITES,
@@ -288,14 +362,39 @@ static const struct command {
 	{ "grant",
 	  HOW_WRITES,
 	  run_grant,
-	  { USAGE("grant"), "Let a receiver read a scope, through one gateway.", NULL,
-	    B(SCOPE) | B(RECEIVER) | B(GATEWAY) | B(NO_PROOF) | B(VALID_DAYS),
-	    B(SCOPE) | B(RECEIVER), 0 } },
+	  { USAGE("grant"),
+	    "Let a receiver read a scope through one gateway, or what an outlet publishes.", NULL,
+	    B(SCOPE) | B(OUTLET) | B(RECEIVER) | B(GATEWAY) | B(NO_PROOF) | B(VALID_DAYS),
+	    B(RECEIVER), B(SCOPE) | B(OUTLET) } },
+	{ "hop",
+	  HOW_WRITES,
+	  run_hop,
+	  { USAGE("hop"), "Let a distributor take and pass on a scope's messages, unread.", NULL,
+	    B(SCOPE) | B(DISTRIBUTOR) | B(GATEWAY) | B(NO_PROOF), B(SCOPE) | B(DISTRIBUTOR), 0 } },
+	{ "outlet add",
+	  HOW_WRITES,
+	  run_outlet_add,
+	  { USAGE("outlet add"),
+	    "Have a distributor publish a scope under other topics and other ids.", NULL,
+	    B(NAME) | B(SCOPE) | B(DISTRIBUTOR) | B(TOPIC) | B(IDS) | B(ROTATE_SECONDS) |
+		    B(GATEWAY) | B(RECEIVER),
+	    B(NAME) | B(SCOPE) | B(DISTRIBUTOR) | B(TOPIC), 0 } },
 	{ "revoke grant",
 	  HOW_WRITES,
 	  run_revoke_grant,
-	  { USAGE("revoke grant"), "Take a receiver's grants for a scope back.", NULL,
-	    B(SCOPE) | B(RECEIVER) | B(GATEWAY), B(SCOPE) | B(RECEIVER), 0 } },
+	  { USAGE("revoke grant"),
+	    "Take a receiver's grants back: all for a scope, or that for an outlet.", NULL,
+	    B(SCOPE) | B(OUTLET) | B(RECEIVER) | B(GATEWAY), B(RECEIVER), B(SCOPE) | B(OUTLET) } },
+	{ "revoke outlet",
+	  HOW_WRITES,
+	  run_revoke_outlet,
+	  { USAGE("revoke outlet"), "Take an outlet, and all grants behind it.", "NAME", 0, 0,
+	    0 } },
+	{ "revoke hop",
+	  HOW_WRITES,
+	  run_revoke_hop,
+	  { USAGE("revoke hop"), "Take a scope from a distributor, and its outlets for it.", NULL,
+	    B(SCOPE) | B(DISTRIBUTOR), B(SCOPE) | B(DISTRIBUTOR), 0 } },
 	{ "revoke device",
 	  HOW_WRITES,
 	  run_revoke_device,
@@ -331,6 +430,11 @@ static const struct command {
 	  run_bundle_party,
 	  { USAGE("bundle party"), "Sign what a party works by.", NULL,
 	    B(ID) | B(OUT) | B(GATEWAY) | B(VALID_DAYS), B(ID) | B(OUT), 0 } },
+	{ "bundle distributor",
+	  HOW_BUNDLES,
+	  run_bundle_distributor,
+	  { USAGE("bundle distributor"), "Sign what a distributor works by.", NULL,
+	    B(ID) | B(OUT) | B(VALID_DAYS), B(ID) | B(OUT), 0 } },
 	{ "bundle all",
 	  HOW_BUNDLES,
 	  run_bundle_all,
@@ -352,6 +456,10 @@ static const struct command {
 	  HOW_READS,
 	  run_list_grants,
 	  { USAGE("list grants"), "One line a grant.", NULL, 0, 0, 0 } },
+	{ "list outlets",
+	  HOW_READS,
+	  run_list_outlets,
+	  { USAGE("list outlets"), "One line an outlet.", NULL, 0, 0, 0 } },
 	{ "list history",
 	  HOW_READS,
 	  run_list_history,
@@ -372,6 +480,10 @@ static const struct command {
 	  HOW_READS,
 	  run_show_scope,
 	  { USAGE("show scope"), "One scope.", "NAME", 0, 0, 0 } },
+	{ "show outlet",
+	  HOW_READS,
+	  run_show_outlet,
+	  { USAGE("show outlet"), "One outlet.", "NAME", 0, 0, 0 } },
 	{ "check",
 	  HOW_READS,
 	  run_check,

@@ -17,12 +17,17 @@ struct bundle_terms {
 	uint32_t valid_days; /* of the statement; 0: until one with a higher serial */
 };
 
-/* These begin and end transactions of their own. */
+/* These begin and end transactions of their own. A gateway that was revoked gets a bundle with
+ * nothing in it, to forget everybody by. */
 int bundle_make_gateway(struct manager *m, const struct bundle_terms *t,
 			const char *file) must_check;
 int bundle_make_party(struct manager *m, const struct bundle_terms *t, const char *id,
 		      const char *file) must_check;
-/* folder/gateway-ID.bundle, and folder/party-ID.bundle for every party. */
+/* Where it subscribes and publishes, its hops and outlets say: t->gateway is not looked at. */
+int bundle_make_distributor(struct manager *m, const struct bundle_terms *t, const char *id,
+			    const char *file) must_check;
+/* folder/gateway-ID.bundle, folder/party-ID.bundle for every party, and
+ * folder/distributor-ID.bundle for every distributor that a hop from this gateway leads to. */
 int bundle_make_all(struct manager *m, const struct bundle_terms *t, const char *folder) must_check;
 /* Builds every body at every gateway and reads it back; signs and writes nothing. Inside the
  * caller's transaction. */

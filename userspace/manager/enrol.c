@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "userspace/base/secret.h"
 #include "userspace/crypto/hash.h"
 #include "userspace/manager/gateway.h"
 #include "userspace/manager/keyfile.h"
@@ -31,6 +32,20 @@ static int check_key(struct manager *m, const char *id, const struct p256_point 
 	return 0;
 }
 
+/* What `ssdtf-hsmd keygen` printed at the distributor. */
+static int read_distributor(struct manager *m, const struct enrol_party *e, struct party *p)
+{
+	struct keyfile_gateway keys;
+	int err = keyfile_read_gateway(m, e->public_file, &keys);
+
+	if (err)
+		return err;
+	p->signing = keys.broker;
+	p->unwrap_bytes = keys.spki_bytes;
+	memcpy(p->unwrap, keys.spki, keys.spki_bytes);
+	return 0;
+}
+
 /* What the party brings, or asked us to make. Keys are made only for what is not enrolled yet. */
 static int read_keys(struct manager *m, const struct enrol_party *e, const struct party *old,
 		     struct party *p)
@@ -38,6 +53,8 @@ static int read_keys(struct manager *m, const struct enrol_party *e, const struc
 	bool made = e->generate != NULL;
 	int err = 0;
 
+	if (e->role == RECORD_ROLE_DISTRIBUTOR && !made)
+		return read_distributor(m, e, p);
 	if (made && !old)
 		err = keyfile_folder(m, e->generate);
 	if (!err && made)
@@ -58,40 +75,63 @@ static int read_keys(struct manager *m, const struct enrol_party *e, const struc
 	return err == -ENOENT && made ? refuse_other_key(m, e->id) : err;
 }
 
+/* What is stored and what was brought do not contradict each other. */
+static bool same_keys(const struct party *old, const struct party *p)
+{
+	if (memcmp(old->signing.b, p->signing.b, sizeof(p->signing.b)))
+		return false;
+	if (old->has_encryption && p->has_encryption &&
+	    memcmp(old->encryption.b, p->encryption.b, sizeof(p->encryption.b)))
+		return false;
+	return !old->unwrap_bytes || !p->unwrap_bytes ||
+	       bytes_equal(bytes_of(old->unwrap, old->unwrap_bytes),
+			   bytes_of(p->unwrap, p->unwrap_bytes));
+}
+
+/* What was brought (p) on top of what is stored (old). */
+static void add_to(const struct party *old, struct party *p)
+{
+	struct party sum = *old;
+
+	sum.roles |= p->roles;
+	if (p->has_encryption) {
+		sum.has_encryption = true;
+		sum.encryption = p->encryption;
+	}
+	if (p->unwrap_bytes) {
+		sum.unwrap_bytes = p->unwrap_bytes;
+		memcpy(sum.unwrap, p->unwrap, p->unwrap_bytes);
+	}
+	*p = sum;
+	secret_wipe(&sum, sizeof(sum));
+}
+
 /* p as it will be stored, from what is stored (old, or NULL) and what was brought. */
 static int merge(struct manager *m, const struct enrol_party *e, const struct party *old,
 		 struct party *p)
 {
-	if (old && memcmp(old->signing.b, p->signing.b, sizeof(p->signing.b)))
+	if (old && !same_keys(old, p))
 		return refuse_other_key(m, e->id);
-	if (old && old->has_encryption && p->has_encryption &&
-	    memcmp(old->encryption.b, p->encryption.b, sizeof(p->encryption.b)))
-		return refuse_other_key(m, e->id);
-	if (old && old->has_encryption && !p->has_encryption) {
-		p->has_encryption = true;
-		p->encryption = old->encryption;
-	}
+	p->roles = (uint8_t)e->role;
+	if (old)
+		add_to(old, p);
+	else
+		hash_random(p->k_adm, sizeof(p->k_adm)); /* independent of all others, PROTOCOL 1 */
 	if (p->has_encryption && !memcmp(p->signing.b, p->encryption.b, sizeof(p->signing.b)))
 		return manager_fail(
 			m, -EINVAL,
 			"\"%s\": signing and encryption key are the same; one key, one use", e->id);
-	p->roles = (uint8_t)((old ? old->roles : 0) | e->role);
-	p->admission_flags = old ? old->admission_flags : 0;
 	if (e->clock == ENROL_NO_CLOCK)
 		p->admission_flags |= BUNDLE_ADMISSION_NO_CLOCK;
 	else if (e->clock == ENROL_CLOCK)
 		p->admission_flags &= (uint8_t)~BUNDLE_ADMISSION_NO_CLOCK;
-	if (old)
-		memcpy(p->k_adm, old->k_adm, sizeof(p->k_adm));
-	else
-		hash_random(p->k_adm, sizeof(p->k_adm)); /* independent of all others, PROTOCOL 1 */
 	return 0;
 }
 
 static bool same(const struct party *a, const struct party *b)
 {
 	return a->roles == b->roles && a->admission_flags == b->admission_flags &&
-	       a->has_encryption == b->has_encryption;
+	       a->has_encryption == b->has_encryption && a->unwrap_bytes == b->unwrap_bytes;
 }
 
 static int find_old(struct manager *m, const char *id, struct party *old, bool *ret_found)
@@ -140,7 +180,18 @@ int enrol_party(struct manager *m, const struct enrol_party *e)
 	return err;
 }
 
-static int check_gateway(struct manager *m, const struct gateway *g)
+static bool same_gateway(const struct gateway *a, const struct gateway *b)
+{
+	if (memcmp(a->broker.b, b->broker.b, sizeof(a->broker.b)))
+		return false;
+	if (a->has_bundle_key && b->has_bundle_key &&
+	    memcmp(a->bundle_key.b, b->bundle_key.b, sizeof(a->bundle_key.b)))
+		return false;
+	return bytes_equal(bytes_of(a->spki, a->spki_bytes), bytes_of(b->spki, b->spki_bytes));
+}
+
+/* *ret_same: it is enrolled with these keys already. One that was revoked begins anew. */
+static int check_gateway(struct manager *m, struct gateway *g, bool *ret_same)
 {
 	struct gateway old;
 	struct party party;
@@ -153,20 +204,29 @@ static int check_gateway(struct manager *m, const struct gateway *g)
 		return manager_fail(m, -EEXIST, "\"%s\" is a party's id", g->id);
 	if (!err)
 		err = check_key(m, g->id, &g->broker);
+	if (!err && g->has_bundle_key)
+		err = check_key(m, g->id, &g->bundle_key);
 	if (!err)
 		err = gateway_find(m, g->id, &old, &found);
 	if (err || !found)
 		return err;
-	if (memcmp(old.broker.b, g->broker.b, sizeof(old.broker.b)) ||
-	    !bytes_equal(bytes_of(old.spki, old.spki_bytes), bytes_of(g->spki, g->spki_bytes)))
+	if (old.revoked_ms)
+		return gateway_delete(m, g->id);
+	if (!same_gateway(&old, g))
 		return refuse_other_key(m, g->id);
-	return -EALREADY;
+	/* The key for bundles came later than the others. */
+	*ret_same = old.has_bundle_key || !g->has_bundle_key;
+	g->has_next = old.has_next;
+	g->next = old.next;
+	g->next_from_ms = old.next_from_ms;
+	return 0;
 }
 
 int enrol_gateway(struct manager *m, const char *id, const char *file)
 {
 	struct keyfile_gateway keys;
 	struct gateway g = { 0 };
+	bool unchanged = false;
 	int err = manager_check_id(m, "id", id);
 
 	if (!err)
@@ -175,18 +235,16 @@ int enrol_gateway(struct manager *m, const char *id, const char *file)
 		return err;
 	(void)snprintf(g.id, sizeof(g.id), "%s", id); /* an id, so it fits */
 	g.broker = keys.broker;
+	g.has_bundle_key = keys.has_bundle;
+	g.bundle_key = keys.bundle;
 	memcpy(g.spki, keys.spki, keys.spki_bytes);
 	g.spki_bytes = keys.spki_bytes;
-	err = check_gateway(m, &g);
-	if (err == -EALREADY) {
-		(void)fprintf(m->out, "unchanged gateway=%s\n", id);
-		return 0;
-	}
-	if (!err)
-		err = gateway_insert(m, &g);
-	if (!err)
+	err = check_gateway(m, &g, &unchanged);
+	if (!err && !unchanged)
+		err = gateway_store(m, &g);
+	if (!err && !unchanged)
 		err = manager_note(m, "enrol gateway", id, "");
 	if (!err)
-		(void)fprintf(m->out, "enrolled gateway=%s\n", id);
+		(void)fprintf(m->out, "%s gateway=%s\n", unchanged ? "unchanged" : "enrolled", id);
 	return err;
 }

@@ -14,7 +14,8 @@ enum enrol_clock { ENROL_CLOCK_AS_IS, ENROL_CLOCK, ENROL_NO_CLOCK /* PROTOCOL 6,
 struct enrol_party {
 	const char *id;
 	enum record_roles role;
-	const char *public_file;     /* the signing key; NULL with generate */
+	const char *public_file;     /* the signing key, of a distributor what `ssdtf-hsmd keygen`
+				      * prints; NULL with generate */
 	const char *encryption_file; /* a receiver's encryption key; NULL with generate */
 	const char *generate;	     /* folder for signing.pem and encryption.pem, or NULL */
 	enum enrol_clock clock;

@@ -8,10 +8,11 @@
 
 #include "userspace/base/secret.h"
 #include "userspace/base/text.h"
-#include "userspace/crypto/grant.h"
 #include "userspace/crypto/hash.h"
 #include "userspace/manager/bundle_make.h"
 #include "userspace/manager/gateway.h"
+#include "userspace/manager/grants.h"
+#include "userspace/manager/outlet.h"
 #include "userspace/manager/party.h"
 #include "userspace/manager/scope.h"
 
@@ -113,27 +114,66 @@ int list_scopes(struct manager *m)
 	return manager_fail_registry(m, registry_end(&q));
 }
 
+/* What a grant is for. */
+static const char *kind_of(int64_t flags, bool has_upstream, bool has_outlet)
+{
+	if (has_upstream)
+		return "outlet";
+	if (has_outlet)
+		return "behind-outlet";
+	return flags & RECORD_GRANT_HOP ? "hop" : "reader";
+}
+
 int list_grants(struct manager *m)
 {
-	struct registry_query q =
-		registry_query(&m->registry,
-			       "SELECT grants.id, scope, receiver, gateway, grants.key_id, flags,"
-			       " grants.not_after_ms FROM grants JOIN epoch USING (key_id)"
-			       " ORDER BY scope, receiver, gateway, grants.key_id");
+	struct registry_query q = registry_query(
+		&m->registry,
+		"SELECT grants.id, scope, receiver, gateway, grants.key_id, flags,"
+		" grants.not_after_ms, upstream, outlet, next IS NULL"
+		" FROM grants JOIN epoch USING (key_id)"
+		" ORDER BY scope, receiver, gateway, grants.key_id, outlet, grants.id");
 	char scope[MANAGER_ID_ROOM], receiver[MANAGER_ID_ROOM], gateway[MANAGER_ID_ROOM];
+	char outlet[MANAGER_ID_ROOM];
 	char hex[TEXT_HEX_SIZE(GRANT_ID_BYTES)], end[TIME_ROOM];
 	uint8_t id[GRANT_ID_BYTES] = { 0 };
 
 	while (registry_step(&q)) {
 		registry_copy(&q, 0, id, sizeof(id));
+		text_of(&q, 8, outlet);
 		(void)fprintf(m->out,
 			      "grant=%s key_id=%lld scope=%s receiver=%s gateway=%s proof=%s "
-			      "until=%s\n",
+			      "until=%s kind=%s outlet=%s stands=%s\n",
 			      text_hex(bytes_of(id, sizeof(id)), hex),
 			      (long long)registry_int(&q, 4), text_of(&q, 1, scope),
 			      text_of(&q, 2, receiver), text_of(&q, 3, gateway),
 			      registry_int(&q, 5) & RECORD_GRANT_PROOF ? "yes" : "no",
-			      time_text(registry_int(&q, 6), end));
+			      time_text(registry_int(&q, 6), end),
+			      kind_of(registry_int(&q, 5), !registry_is_null(&q, 7), outlet[0]),
+			      outlet[0] ? outlet : "-", registry_int(&q, 9) ? "yes" : "no");
+	}
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+int list_outlets(struct manager *m)
+{
+	struct registry_query q =
+		registry_query(&m->registry,
+			       "SELECT name, scope, distributor, gateway, prefix, domain,"
+			       " rotate_seconds, receiver FROM outlet ORDER BY name");
+	char name[MANAGER_ID_ROOM], scope[MANAGER_ID_ROOM], distributor[MANAGER_ID_ROOM];
+	char gateway[MANAGER_ID_ROOM], domain[MANAGER_ID_ROOM], receiver[MANAGER_ID_ROOM];
+	char prefix[SCOPE_FILTER_BYTES_MAX + 1];
+
+	while (registry_step(&q)) {
+		registry_text(&q, 4, prefix, sizeof(prefix));
+		text_of(&q, 7, receiver);
+		(void)fprintf(m->out,
+			      "outlet=%s scope=%s distributor=%s gateway=%s ids=%s "
+			      "rotate_seconds=%lld receiver=%s topics=%s/#\n",
+			      text_of(&q, 0, name), text_of(&q, 1, scope),
+			      text_of(&q, 2, distributor), text_of(&q, 3, gateway),
+			      text_of(&q, 5, domain), (long long)registry_int(&q, 6),
+			      receiver[0] ? receiver : "-", prefix);
 	}
 	return manager_fail_registry(m, registry_end(&q));
 }
@@ -169,12 +209,18 @@ int list_party(struct manager *m, const char *id)
 	if (p.has_encryption)
 		put_point(m, "encryption=", &p.encryption);
 	secret_wipe(p.k_adm, sizeof(p.k_adm));
+	secret_wipe(p.previous_k_adm, sizeof(p.previous_k_adm));
 	err = put_names(
 		m, "publishes=", "SELECT scope FROM permission WHERE party = ? ORDER BY scope", id);
 	if (!err)
 		err = put_names(m, "reads=",
 				"SELECT DISTINCT scope FROM grants JOIN epoch USING (key_id)"
-				" WHERE receiver = ? ORDER BY scope",
+				" WHERE receiver = ? AND secret IS NULL ORDER BY scope",
+				id);
+	if (!err)
+		err = put_names(m, "distributes=",
+				"SELECT DISTINCT scope FROM grants JOIN epoch USING (key_id)"
+				" WHERE receiver = ? AND secret IS NOT NULL ORDER BY scope",
 				id);
 	return err;
 }
@@ -197,6 +243,24 @@ int list_gateway(struct manager *m, const char *id)
 			 id);
 }
 
+int list_outlet(struct manager *m, const char *name)
+{
+	struct outlet o;
+	int err = outlet_load(m, name, &o);
+
+	if (err)
+		return err;
+	(void)fprintf(m->out,
+		      "outlet=%s\nscope=%s\ndistributor=%s\ngateway=%s\ntopics=%s/#\nids=%s\n"
+		      "rotate_seconds=%u\n",
+		      o.name, o.scope, o.distributor, o.gateway, o.prefix, o.domain,
+		      o.rotate_seconds);
+	return put_names(m, "receivers=",
+			 "SELECT DISTINCT receiver FROM grants WHERE outlet = ? AND secret IS NULL"
+			 " ORDER BY receiver",
+			 name);
+}
+
 static int put_scope(struct manager *m, const struct scope *s)
 {
 	const struct record_scope *r = &s->record;
@@ -213,13 +277,22 @@ static int put_scope(struct manager *m, const struct scope *s)
 	for (unsigned i = 0; i < r->n_filters; i++)
 		(void)fprintf(m->out, "filter=%.*s\n", (int)r->filters[i].n,
 			      (const char *)r->filters[i].p);
+	for (unsigned i = 0; i < r->n_public_filters; i++)
+		(void)fprintf(m->out, "public=%.*s\n", (int)r->public_filters[i].n,
+			      (const char *)r->public_filters[i].p);
+	(void)fprintf(m->out, "padded=%s\n", r->flags & RECORD_SCOPE_PADDED ? "yes" : "no");
 	err = put_names(m,
 			"devices=", "SELECT party FROM permission WHERE scope = ? ORDER BY party",
 			s->name);
 	if (!err)
 		err = put_names(m, "receivers=",
 				"SELECT DISTINCT receiver FROM grants JOIN epoch USING (key_id)"
-				" WHERE scope = ? ORDER BY receiver",
+				" WHERE scope = ? AND secret IS NULL ORDER BY receiver",
+				s->name);
+	if (!err)
+		err = put_names(m, "distributors=",
+				"SELECT DISTINCT receiver FROM grants JOIN epoch USING (key_id)"
+				" WHERE scope = ? AND secret IS NOT NULL ORDER BY receiver",
 				s->name);
 	return err;
 }
@@ -256,6 +329,33 @@ int list_manager(struct manager *m)
 
 /* --- the check ----------------------------------------------------------------------------- */
 
+static int check_hops(struct manager *m, struct grants_maker *k, struct grant *g)
+{
+	struct registry_query q =
+		registry_query(&m->registry, GRANTS_SQL " WHERE g.secret IS NOT NULL");
+	int err = 0, end;
+
+	while (!err && registry_step(&q)) {
+		grants_read(&q, g);
+		err = grants_check_secret(k, g);
+	}
+	end = registry_end(&q);
+	return err ? err : manager_fail_registry(m, end);
+}
+
+static int check_secrets(struct manager *m)
+{
+	struct grants_maker *k;
+	struct grant g;
+	int err = grants_maker_new(m, &k);
+
+	if (err)
+		return err;
+	err = check_hops(m, k, &g);
+	grants_maker_free(k);
+	return err;
+}
+
 static int check_scalars(struct manager *m, struct scope *s, struct secret32 *a)
 {
 	struct registry_query q = registry_query(&m->registry, "SELECT key_id FROM epoch");
@@ -288,6 +388,8 @@ int list_check(struct manager *m)
 		err = check_scalars(m, s, a);
 	free(s);
 	secret_free(a, sizeof(*a));
+	if (!err)
+		err = check_secrets(m);
 	if (!err)
 		err = bundle_make_check(m);
 	if (!err)

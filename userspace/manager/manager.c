@@ -332,3 +332,53 @@ int manager_token(struct manager *m)
 				    m->token_label);
 	return 0;
 }
+
+/* Does the pair belong together? The base point times the private half is the public one. -ENOKEY:
+ * there is no private half. */
+static int try_trace_key(struct manager *m, const struct p256_point *key)
+{
+	const struct secret32 one = { .b = { [sizeof(one.b) - 1] = 1 } };
+	struct p256_point base;
+	uint8_t x[P256_X_BYTES];
+	int err = p256_mul_base(&one, &base);
+
+	if (!err)
+		err = token_open_point(m->token, MANAGER_TRACE_LABEL, base.b, x);
+	return err ? err : memcmp(x, key->b + 1, sizeof(x)) ? -EIO : 0;
+}
+
+/* One that was adopted, or whose making was not written down any more, may be there and whole. Of
+ * half of one nobody knows yet. */
+static int make_trace_key(struct manager *m, struct p256_point *ret_key)
+{
+	int err = token_signing_public(m->token, MANAGER_TRACE_LABEL, ret_key);
+
+	if (!err)
+		err = try_trace_key(m, ret_key);
+	if (err != -ENOKEY)
+		return manager_fail_token(m, err);
+	err = token_destroy(m->token, MANAGER_TRACE_LABEL);
+	if (!err)
+		err = token_generate_opening(m->token, MANAGER_TRACE_LABEL, ret_key);
+	return manager_fail_token(m, err);
+}
+
+int manager_trace_key(struct manager *m, struct p256_point *ret_key)
+{
+	char hex[TEXT_HEX_SIZE(P256_POINT_BYTES)] = "";
+	int err = registry_setting(&m->registry, "trace_key", hex, sizeof(hex));
+
+	if (err && err != -ENOENT)
+		return manager_fail_registry(m, err);
+	if (!err && text_unhex(bytes_str(hex), ret_key->b, sizeof(ret_key->b)))
+		return manager_fail(m, -EIO, "%s: registry: damaged key", m->config.dir);
+	if (!err)
+		return 0;
+	err = manager_token(m);
+	if (!err)
+		err = make_trace_key(m, ret_key);
+	if (err)
+		return err;
+	text_hex(bytes_of(ret_key->b, sizeof(ret_key->b)), hex);
+	return manager_fail_registry(m, registry_set(&m->registry, "trace_key", hex));
+}

@@ -28,9 +28,11 @@
 
 #define MANAGER_KEY_LABEL   "ssdtf-manager"
 #define MANAGER_STORE_LABEL "ssdtf-store"
-#define MANAGER_ID_ROOM	    65 /* PROTOCOL 1: at most 64, and a terminator */
-#define MANAGER_LABEL_ROOM  33 /* PKCS#11: 32, and a terminator */
-#define MANAGER_MADE_MAX    4
+#define MANAGER_TRACE_LABEL "ssdtf-trace" /* EC, derives only: opens what distributors seal to it \
+					   */
+#define MANAGER_ID_ROOM	   65		  /* PROTOCOL 1: at most 64, and a terminator */
+#define MANAGER_LABEL_ROOM 33		  /* PKCS#11: 32, and a terminator */
+#define MANAGER_MADE_MAX   4
 
 /* The directory, and what names the token: NULL where the registry is to say. Outlives m. */
 struct manager_config {
@@ -90,6 +92,9 @@ int manager_flush(struct manager *m) must_check;
 int manager_token(struct manager *m) must_check;
 /* The same without looking at its keys. */
 int manager_token_open(struct manager *m) must_check;
+/* The public half of the tracing key. A token of before there was one gets it now; only in a
+ * transaction that writes. */
+int manager_trace_key(struct manager *m, struct p256_point *ret_key) must_check;
 /* The next serial, and n - 1 behind it; only in a transaction, which is committed before any of
  * them is seen outside. They follow the clock where they can, so that one made from a registry that
  * was restored from an old copy is above those that were signed after the copy was taken. */

@@ -9,6 +9,7 @@
 
 #include "userspace/base/compiler.h"
 #include "userspace/crypto/hpke.h"
+#include "userspace/manager/outlet.h"
 #include "userspace/manager/scope.h"
 
 #define KEY_FIRST 0x100 /* argp keys without a short option */
@@ -34,7 +35,7 @@ static const struct row {
 	[OPTION_CLOCK] = { "clock", NULL, "it has a clock (as a new party has)", KIND_FLAG },
 	[OPTION_NO_CLOCK] = { "no-clock", NULL, "admit it with slot 0: it has no clock",
 			      KIND_FLAG },
-	[OPTION_NAME] = { "name", "NAME", "name of the scope" },
+	[OPTION_NAME] = { "name", "NAME", "its name" },
 	[OPTION_FILTER] = { "filter", "FILTER", "MQTT topic filter, may be repeated", KIND_FILTER },
 	[OPTION_SUITE] = { "suite", "1|2", "1: AES-128-GCM (standard), 2: ChaCha20-Poly1305",
 			   KIND_NUMBER, HPKE_SUITE_AES_128_GCM, HPKE_SUITE_CHACHA20_POLY1305,
@@ -56,6 +57,14 @@ static const struct row {
 			      KIND_FLAG },
 	[OPTION_OUT] = { "out", "FILE", "file to write" },
 	[OPTION_OUT_DIR] = { "out-dir", "FOLDER", "folder to write into" },
+	[OPTION_DISTRIBUTOR] = { "distributor", "ID", "the distributor" },
+	[OPTION_OUTLET] = { "outlet", "NAME", "the outlet" },
+	[OPTION_TOPIC] = { "topic", "PREFIX", "what its public topics begin with" },
+	[OPTION_IDS] = { "ids", "own|shared|DOMAIN",
+			 "external ids: its own (standard), or those of all that say the same" },
+	[OPTION_ROTATE_SECONDS] = { "rotate-seconds", "N", "external ids change so often (never)",
+				    KIND_NUMBER, 1, OUTLET_ROTATE_SECONDS_MAX, 0 },
+	[OPTION_PADDED] = { "padded", NULL, "plaintexts are padded to size classes", KIND_FLAG },
 };
 
 static char version_text[] = "ssdtf-admin, SSDTF/MQTT protocol 1";
@@ -120,18 +129,18 @@ static void take(struct options *o, enum option_name which, char *arg, struct ar
 }
 
 /* The options of mask as argp wants them, ended by an empty one. */
-static void fill(struct argp_option out[OPTION_COUNT + 1], uint32_t mask)
+static void fill(struct argp_option out[OPTION_COUNT + 1], uint64_t mask)
 {
 	size_t n = 0;
 
 	for (int i = 0; i < OPTION_COUNT; i++) {
 		if (mask & OPTION_BIT(i))
-			out[n++] = (struct argp_option){ .name = rows[i].name,
-							 .key = KEY_FIRST + i,
-							 .arg = rows[i].argument,
-							 .doc = rows[i].doc,
-							 .group = mask & OPTION_BIT(i) &
-								  OPTION_GLOBAL };
+			out[n++] =
+				(struct argp_option){ .name = rows[i].name,
+						      .key = KEY_FIRST + i,
+						      .arg = rows[i].argument,
+						      .doc = rows[i].doc,
+						      .group = !!(OPTION_BIT(i) & OPTION_GLOBAL) };
 	}
 	out[n] = (struct argp_option){ 0 };
 }
@@ -174,15 +183,15 @@ int options_parse_global(struct options *o, int argc, char **argv, const char *c
 	return p.command_at;
 }
 
-static const char *name_of(uint32_t bit)
+static const char *name_of(uint64_t bit)
 {
-	return rows[__builtin_ctz(bit)].name;
+	return rows[__builtin_ctzll(bit)].name;
 }
 
 static void check(const struct parse *p, struct argp_state *state)
 {
-	uint32_t missing = p->rules->needs & ~p->o->given;
-	uint32_t one_of = p->rules->one_of & p->o->given;
+	uint64_t missing = p->rules->needs & ~p->o->given;
+	uint64_t one_of = p->rules->one_of & p->o->given;
 
 	if (missing)
 		argp_error(state, "--%s is missing", name_of(missing));

@@ -38,16 +38,22 @@ enum option_name {
 	OPTION_NO_PROOF,
 	OPTION_OUT,
 	OPTION_OUT_DIR,
+	OPTION_DISTRIBUTOR,
+	OPTION_OUTLET,
+	OPTION_TOPIC,
+	OPTION_IDS,
+	OPTION_ROTATE_SECONDS,
+	OPTION_PADDED,
 	OPTION_COUNT,
 };
 
-#define OPTION_BIT(o) (1u << (o))
+#define OPTION_BIT(o) (1ull << (o))
 #define OPTION_GLOBAL                                                                    \
 	(OPTION_BIT(OPTION_DIR) | OPTION_BIT(OPTION_MODULE) | OPTION_BIT(OPTION_TOKEN) | \
 	 OPTION_BIT(OPTION_PIN_FILE))
 
 struct options {
-	uint32_t given;			/* OPTION_BIT of each that was */
+	uint64_t given;			/* OPTION_BIT of each that was */
 	const char *text[OPTION_COUNT]; /* those with a text */
 	uint32_t number[OPTION_COUNT];	/* those with a number: the default until given */
 	const char *filters[RECORD_FILTERS_MAX];
@@ -60,8 +66,8 @@ struct options_rules {
 	const char *usage; /* "ssdtf-admin enrol device" */
 	const char *doc;   /* for --help */
 	const char *word;  /* name of its argument, "ID"; NULL: none */
-	uint32_t takes, needs;
-	uint32_t one_of; /* exactly one of these */
+	uint64_t takes, needs;
+	uint64_t one_of; /* exactly one of these */
 };
 
 static inline bool options_has(const struct options *o, enum option_name which)

@@ -9,7 +9,6 @@
 
 #define BUSY_WAIT_MS   5000
 #define APPLICATION_ID "1397969997" /* "SSTM": what file(1) and we know the file by */
-#define SCHEMA_VERSION 1
 
 /* Settings of every connection. secure_delete: a revoked party's admission key leaves no copy. */
 static const char connection_sql[] = "PRAGMA journal_mode = WAL;"
@@ -18,7 +17,8 @@ static const char connection_sql[] = "PRAGMA journal_mode = WAL;"
 				     "PRAGMA secure_delete = ON;"
 				     "PRAGMA trusted_schema = OFF;";
 
-static const char schema_sql[] =
+/* Version 1: one epoch a scope, one grant a receiver, and no distributors. */
+static const char schema_1_sql[] =
 	"CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;"
 	"CREATE TABLE gateway ("
 	"  id TEXT PRIMARY KEY,"
@@ -96,6 +96,99 @@ static const char schema_sql[] =
 	") STRICT;"
 	"CREATE INDEX history_subject ON history (subject, action);";
 
+/*
+ * Version 2: distribution, rotation, and statements that travel.
+ *
+ *   grants.from_id   the grant whose output this one converts; NULL: level 0
+ *   grants.upstream  the distributor that converts by it; NULL: the gateway does
+ *   grants.b         the receiver's key it was made for: the party may have a new one since
+ *   grants.secret    of a hop: what it ends in, sealed by the token
+ *   grants.next      the grant that was made in its place; it runs out by itself
+ *   epoch.kept_until_ms  a later epoch has taken its place, and after that nothing is converted
+ *                    under it any more; 0: it is the scope's last
+ */
+static const char schema_2_sql[] =
+	"ALTER TABLE gateway ADD COLUMN bundle_key BLOB CHECK (length(bundle_key) = 65);"
+	"ALTER TABLE gateway ADD COLUMN next_broker BLOB CHECK (length(next_broker) = 65);"
+	"ALTER TABLE gateway ADD COLUMN next_from_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE gateway ADD COLUMN revoked_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE party ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE party ADD COLUMN previous BLOB CHECK (length(previous) = 65);"
+	"ALTER TABLE party ADD COLUMN previous_until_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE party ADD COLUMN previous_k_adm BLOB CHECK (length(previous_k_adm) = 16);"
+	"ALTER TABLE party ADD COLUMN k_adm_until_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE party ADD COLUMN unwrap BLOB;" /* a distributor's token's, as a gateway's */
+	/* Of the last bundle that was made for it; 0: what it is to learn is in its first one. */
+	"ALTER TABLE party ADD COLUMN bundle_serial INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE scope ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE epoch ADD COLUMN kept_until_ms INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE outlet ("
+	"  name TEXT PRIMARY KEY,"
+	"  scope TEXT NOT NULL REFERENCES scope,"
+	"  distributor TEXT NOT NULL REFERENCES party,"
+	"  gateway TEXT NOT NULL REFERENCES gateway," /* where it is published */
+	"  prefix TEXT NOT NULL UNIQUE,"
+	"  domain TEXT NOT NULL,"
+	"  rotate_seconds INTEGER NOT NULL,"
+	"  receiver TEXT REFERENCES party" /* the only one; NULL: who is granted it */
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX outlet_scope ON outlet (scope);"
+	"ALTER TABLE grants RENAME TO grants_1;"
+	"CREATE TABLE grants ("
+	"  id BLOB PRIMARY KEY CHECK (length(id) = 8),"
+	"  gateway TEXT NOT NULL REFERENCES gateway,"
+	"  receiver TEXT NOT NULL REFERENCES party,"
+	"  key_id INTEGER NOT NULL REFERENCES epoch,"
+	"  from_id BLOB REFERENCES grants,"
+	"  upstream TEXT REFERENCES party,"
+	"  outlet TEXT REFERENCES outlet,"
+	"  flags INTEGER NOT NULL,"
+	"  valid_days INTEGER NOT NULL,"
+	"  b BLOB CHECK (length(b) = 65),"
+	"  x BLOB CHECK (length(x) = 65),"
+	"  secret BLOB CHECK (length(secret) = 60),"
+	"  wrapped BLOB NOT NULL,"
+	"  not_before_ms INTEGER NOT NULL,"
+	"  not_after_ms INTEGER NOT NULL,"
+	"  next BLOB CHECK (length(next) = 8),"
+	"  CHECK ((b IS NULL) = (secret IS NOT NULL) AND (x IS NULL) = (b IS NULL)),"
+	"  CHECK (upstream IS NULL OR from_id IS NOT NULL)"
+	") STRICT, WITHOUT ROWID;"
+	"INSERT INTO grants (id, gateway, receiver, key_id, flags, valid_days, b, x, wrapped,"
+	"  not_before_ms, not_after_ms)"
+	"  SELECT g.id, gateway, receiver, key_id, g.flags, valid_days, encryption, x, wrapped,"
+	"  not_before_ms, not_after_ms FROM grants_1 g JOIN party ON party.id = receiver;"
+	"DROP TABLE grants_1;"
+	"CREATE UNIQUE INDEX grants_standing"
+	"  ON grants (gateway, receiver, key_id, coalesce(outlet, '')) WHERE next IS NULL;"
+	"CREATE INDEX grants_receiver ON grants (receiver);"
+	"CREATE INDEX grants_key_id ON grants (key_id);"
+	"CREATE INDEX grants_from ON grants (from_id);"
+	"CREATE INDEX grants_outlet ON grants (outlet);"
+	/* What parties learn online (PROTOCOL 13): signed when a bundle is made, then kept as it
+	 * is. subject is a scope's name, a grant's id in hex, a party's id, or the gateway's. */
+	"CREATE TABLE statement ("
+	"  kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3, 6)),"
+	"  subject TEXT NOT NULL,"
+	"  gateway TEXT NOT NULL," /* '': it is in the bundles of all */
+	"  at_ms INTEGER NOT NULL,"
+	"  body BLOB," /* where it cannot be made of the other tables any more */
+	"  serial INTEGER UNIQUE,"
+	"  whole BLOB,"
+	"  PRIMARY KEY (kind, subject),"
+	"  CHECK ((serial IS NULL) = (whole IS NULL))"
+	") STRICT, WITHOUT ROWID;";
+
+/* What leads from each version to the next, from an empty file on. */
+static const struct {
+	const char *sql, *version;
+} steps[] = {
+	{ schema_1_sql, "PRAGMA application_id = " APPLICATION_ID "; PRAGMA user_version = 1;" },
+	{ schema_2_sql, "PRAGMA user_version = 2;" },
+};
+
+#define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(steps))
+
 static int error_of(int rc)
 {
 	switch (rc & 0xff) {
@@ -168,17 +261,20 @@ static int connect_file(struct registry *r, const char *path, int64_t *ret_versi
 	return err ? err : read_version(r, ret_version);
 }
 
-/* The version is set in the transaction that makes the tables: with it all of them are there. */
-static int create_schema(struct registry *r)
+/* All steps in one transaction, the version with them: it is the old file or the new one. */
+static int upgrade(struct registry *r)
 {
+	int64_t version = 0;
 	int err = registry_begin(r);
 
 	if (err)
 		return err;
-	err = exec(r, schema_sql);
-	if (!err)
-		err = exec(r, "PRAGMA application_id = " APPLICATION_ID ";"
-			      "PRAGMA user_version = 1;");
+	err = read_version(r, &version); /* another one may have been faster */
+	for (; !err && version < SCHEMA_VERSION; version++) {
+		err = exec(r, steps[version].sql);
+		if (!err)
+			err = exec(r, steps[version].version);
+	}
 	if (!err)
 		err = registry_commit(r);
 	if (err)
@@ -193,13 +289,15 @@ static int open_file(struct registry *r, const char *path, bool create)
 
 	*r = (struct registry){ 0 };
 	err = connect_file(r, path, &version);
-	if (!err && version == 0)
-		err = create ? create_schema(r) : -ENODATA;
-	else if (!err && version != SCHEMA_VERSION) {
+	if (!err && version == 0 && !create)
+		err = -ENODATA;
+	else if (!err && version > SCHEMA_VERSION) {
 		(void)snprintf(r->error, sizeof(r->error),
-			       "registry: version %lld, this program knows %d", (long long)version,
-			       SCHEMA_VERSION);
+			       "registry: version %lld, this program knows %lld",
+			       (long long)version, (long long)SCHEMA_VERSION);
 		err = -EIO;
+	} else if (!err && version < SCHEMA_VERSION) {
+		err = upgrade(r);
 	}
 	if (err)
 		registry_close(r);

@@ -5,10 +5,13 @@
  * done.
  *
  *   gateway <── grants ──> party <── permission ──> scope <── epoch (key id, A, sealed a)
- *                  └────────────────── epoch                └── filter
+ *      ↑         │  │                                 ↑ ↑
+ *      │         │  └──────────────── epoch           │ └── filter
+ *      └──────── outlet ──────────────────────────────┘
  *
- * Scope scalars are in it only as the token sealed them. Admission keys are in it as they are: they
- * admit to a socket and authenticate nobody (PROTOCOL 6), and the bundles have them in clear too.
+ * Scope scalars and hop secrets are in it only as the token sealed them. Admission keys are in it
+ * as they are: they admit to a socket and authenticate nobody (PROTOCOL 6), and the bundles have
+ * them in clear too.
  *
  * A query is a cursor with a sticky error, like bytes.h: bind in order, step, read, and test once,
  * in registry_end(). Errors: -EBUSY another program holds the file, -ENOSPC, -EACCES, -ENOMEM,
@@ -31,7 +34,11 @@ struct registry {
 	char error[256];
 };
 
-/* -ENODATA: there is none, or one whose making was cut short. */
+/*
+ * Whoever opens the file of an older version upgrades it, in one transaction: it is of the one
+ * version or of the other, and a newer one than this program's is left alone. -ENODATA: there is
+ * none, or one whose making was cut short.
+ */
 int registry_open(struct registry *r, const char *path) must_check;
 /* Opens it, and makes it first where there is none. */
 int registry_create(struct registry *r, const char *path) must_check;

@@ -12,9 +12,13 @@
 
 #include "userspace/manager/manager.h"
 
-/* gateway NULL: at every gateway. */
+/* All of a receiver's for the scope, those by way of an outlet, too. gateway NULL: at every one. */
 int revoke_grant(struct manager *m, const char *scope, const char *receiver,
 		 const char *gateway) must_check;
+int revoke_outlet_grant(struct manager *m, const char *outlet, const char *receiver) must_check;
+/* The outlet with all grants behind it; the hop with the distributor's outlets for the scope. */
+int revoke_outlet(struct manager *m, const char *name) must_check;
+int revoke_hop(struct manager *m, const char *scope, const char *distributor) must_check;
 /* These roles of the party (or PARTY_ANY_ROLE), and what hangs on them; a party without a role is
  * gone. */
 int revoke_party(struct manager *m, const char *id, uint8_t roles) must_check;

@@ -92,25 +92,37 @@ int scope_open_scalar(struct manager *m, const struct scope *s, struct secret32 
 
 /* --- reading ------------------------------------------------------------------------------- */
 
-static int load_filters(struct manager *m, struct scope *s)
+/* The texts that sql names for the scope, into s->text and filters; returns how many. */
+static int load_texts(struct manager *m, struct scope *s, const char *sql,
+		      struct bytes filters[RECORD_FILTERS_MAX], unsigned *ret_n)
 {
-	struct registry_query q = registry_query(
-		&m->registry, "SELECT filter FROM filter WHERE scope = ? ORDER BY filter");
-	int err;
+	struct registry_query q = registry_query(&m->registry, sql);
 
 	registry_bind_text(&q, s->name);
-	while (registry_step(&q) && s->record.n_filters < RECORD_FILTERS_MAX) {
+	*ret_n = 0;
+	while (registry_step(&q) && *ret_n < RECORD_FILTERS_MAX) {
 		struct bytes v = registry_blob(&q, 0);
 
 		if (v.n > sizeof(s->text) - s->text_used)
 			v.n = 0; /* no filter, and refused as such by whoever decodes it */
-		s->record.filters[s->record.n_filters++] = bytes_of(s->text + s->text_used, v.n);
+		filters[(*ret_n)++] = bytes_of(s->text + s->text_used, v.n);
 		if (v.n)
 			memcpy(s->text + s->text_used, v.p, v.n);
 		s->text_used += v.n;
 	}
-	err = registry_end(&q);
-	return manager_fail_registry(m, err);
+	return manager_fail_registry(m, registry_end(&q));
+}
+
+static int load_filters(struct manager *m, struct scope *s)
+{
+	struct record_scope *r = &s->record;
+	int err = load_texts(m, s, "SELECT filter FROM filter WHERE scope = ? ORDER BY filter",
+			     r->filters, &r->n_filters);
+
+	if (err)
+		return err;
+	return load_texts(m, s, "SELECT prefix || '/#' FROM outlet WHERE scope = ? ORDER BY prefix",
+			  r->public_filters, &r->n_public_filters);
 }
 
 /* q stands before its only row. */
@@ -133,6 +145,8 @@ static int load(struct manager *m, struct registry_query *q, struct scope *s, bo
 	registry_copy(q, 8, s->sealed, sizeof(s->sealed));
 	r->not_before_ms = (uint64_t)registry_int(q, 9);
 	r->not_after_ms = (uint64_t)registry_int(q, 10);
+	r->flags = (uint8_t)registry_int(q, 11);
+	s->kept_until_ms = (uint64_t)registry_int(q, 12);
 	err = registry_end(q);
 	if (err)
 		return manager_fail_registry(m, err);
@@ -143,7 +157,7 @@ static int load(struct manager *m, struct registry_query *q, struct scope *s, bo
 
 #define SCOPE_COLUMNS                                                                      \
 	"SELECT name, suite, valid_days, rekey_messages, rekey_seconds, key_id, epoch, a," \
-	" sealed, not_before_ms, not_after_ms FROM scope JOIN epoch ON epoch.scope = scope.name"
+	" sealed, not_before_ms, not_after_ms, flags, kept_until_ms FROM scope JOIN epoch ON epoch.scope = scope.name"
 
 static int find(struct manager *m, const char *name, struct scope *s, bool *ret_found)
 {
@@ -177,6 +191,36 @@ int scope_load_key(struct manager *m, uint32_t key_id, struct scope *ret_s)
 	if (!err && !found)
 		return manager_fail(m, -ESRCH, "there is no key id %u", key_id);
 	return err;
+}
+
+/* The level in front of the next slash; what follows it stays in *rest, none is left where p is
+ * NULL. */
+static struct bytes take_level(struct bytes *rest)
+{
+	const uint8_t *slash = rest->n ? memchr(rest->p, '/', rest->n) : NULL;
+	struct bytes level = *rest;
+
+	if (!slash) {
+		*rest = bytes_of(NULL, 0);
+		return level;
+	}
+	level.n = (size_t)(slash - rest->p);
+	*rest = bytes_of(slash + 1, rest->n - level.n - 1);
+	return level;
+}
+
+bool scope_filter_meets(struct bytes filter, struct bytes prefix)
+{
+	while (filter.p && prefix.p) {
+		struct bytes want = take_level(&filter), have = take_level(&prefix);
+
+		if (bytes_equal(want, bytes_str("#")))
+			return true;
+		if (!bytes_equal(want, bytes_str("+")) && !bytes_equal(want, have))
+			return false;
+	}
+	return !prefix.p; /* all of it was matched; a filter that ended before matches nothing here
+			   */
 }
 
 /* --- adding -------------------------------------------------------------------------------- */
@@ -231,9 +275,9 @@ static bool same_terms(const struct scope_terms *t, const struct scope *s)
 {
 	const struct record_scope *r = &s->record;
 
-	if (t->suite != r->suite || t->valid_days != s->valid_days ||
-	    t->rekey_messages != r->rekey_messages || t->rekey_seconds != r->rekey_seconds ||
-	    t->n_filters != r->n_filters)
+	if (t->suite != r->suite || t->padded != !!(r->flags & RECORD_SCOPE_PADDED) ||
+	    t->valid_days != s->valid_days || t->rekey_messages != r->rekey_messages ||
+	    t->rekey_seconds != r->rekey_seconds || t->n_filters != r->n_filters)
 		return false;
 	for (unsigned i = 0; i < t->n_filters; i++) {
 		if (!bytes_equal(bytes_str(t->filters[i]), r->filters[i]))
@@ -269,14 +313,38 @@ static int insert_scope(struct manager *m, const struct scope_terms *t)
 	struct registry_query q =
 		registry_query(&m->registry,
 			       "INSERT INTO scope (name, suite, valid_days, rekey_messages,"
-			       " rekey_seconds) VALUES (?, ?, ?, ?, ?)");
+			       " rekey_seconds, flags) VALUES (?, ?, ?, ?, ?, ?)");
 
 	registry_bind_text(&q, t->name);
 	registry_bind_int(&q, t->suite);
 	registry_bind_int(&q, t->valid_days);
 	registry_bind_int(&q, t->rekey_messages);
 	registry_bind_int(&q, t->rekey_seconds);
+	registry_bind_int(&q, t->padded ? RECORD_SCOPE_PADDED : 0);
 	return manager_fail_registry(m, registry_run(&q));
+}
+
+/* Devices do not publish where distributors do. */
+static int check_outlets(struct manager *m, const char *filter)
+{
+	struct registry_query q = registry_query(&m->registry, "SELECT prefix, name FROM outlet");
+	char name[MANAGER_ID_ROOM] = "";
+	int err;
+
+	while (registry_step(&q)) {
+		if (!scope_filter_meets(bytes_str(filter), registry_blob(&q, 0)))
+			continue;
+		registry_text(&q, 1, name, sizeof(name));
+		break;
+	}
+	err = registry_end(&q);
+	if (err)
+		return manager_fail_registry(m, err);
+	if (name[0])
+		return manager_fail(m, -EEXIST,
+				    "filter \"%.80s\": meets the public topics of outlet \"%s\"",
+				    filter, name);
+	return 0;
 }
 
 static int insert_filter(struct manager *m, const char *scope, const char *filter)
@@ -295,6 +363,9 @@ static int insert_filter(struct manager *m, const char *scope, const char *filte
 	if (owner[0])
 		return manager_fail(m, -EEXIST, "filter \"%.80s\": is scope \"%s\"'s already",
 				    filter, owner);
+	err = check_outlets(m, filter);
+	if (err)
+		return err;
 	q = registry_query(&m->registry, "INSERT INTO filter (filter, scope) VALUES (?, ?)");
 	registry_bind_text(&q, filter);
 	registry_bind_text(&q, scope);
@@ -319,7 +390,7 @@ static int insert_epoch(struct manager *m, const struct scope *s)
 	return manager_fail_registry(m, registry_run(&q));
 }
 
-static int insert(struct manager *m, const struct scope_terms *t, struct scope *s)
+int scope_new_epoch(struct manager *m, struct scope *s)
 {
 	struct record_scope *r = &s->record;
 	int err = manager_token(m);
@@ -328,17 +399,24 @@ static int insert(struct manager *m, const struct scope_terms *t, struct scope *
 		err = new_key_id(m, &r->key_id);
 	if (err)
 		return err;
-	(void)snprintf(s->name, sizeof(s->name), "%s", t->name); /* an id, so it fits */
 	r->name = bytes_str(s->name);
-	r->epoch = 1;
-	scope_validity(m, t->valid_days, &r->not_before_ms, &r->not_after_ms);
+	scope_validity(m, s->valid_days, &r->not_before_ms, &r->not_after_ms);
 	err = make_scalar(m, s);
-	if (!err)
-		err = insert_scope(m, t);
+	return err ? err : insert_epoch(m, s);
+}
+
+static int insert(struct manager *m, const struct scope_terms *t, struct scope *s)
+{
+	int err = insert_scope(m, t);
+
 	for (unsigned i = 0; !err && i < t->n_filters; i++)
 		err = insert_filter(m, t->name, t->filters[i]);
-	if (!err)
-		err = insert_epoch(m, s);
+	if (err)
+		return err;
+	(void)snprintf(s->name, sizeof(s->name), "%s", t->name); /* an id, so it fits */
+	s->valid_days = t->valid_days;
+	s->record.epoch = 1;
+	err = scope_new_epoch(m, s);
 	return err ? err : manager_note(m, "scope add", t->name, "");
 }
 

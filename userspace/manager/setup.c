@@ -156,6 +156,7 @@ static int try_keys(struct manager *m, const struct p256_point *key)
 static int finish_registry(struct manager *m, const struct p256_point *key)
 {
 	char hex[TEXT_HEX_SIZE(P256_POINT_BYTES)];
+	struct p256_point trace;
 	bool found = false;
 	int err = manager_load_key(m, &found);
 
@@ -171,6 +172,9 @@ static int finish_registry(struct manager *m, const struct p256_point *key)
 		return err;
 	text_hex(bytes_of(key->b, sizeof(key->b)), hex);
 	err = manager_fail_registry(m, registry_set(&m->registry, "manager_key", hex));
+	m->key = *key;
+	if (!err)
+		err = manager_trace_key(m, &trace);
 	if (!err)
 		err = manager_note(m, "init", "manager", m->token_label);
 	if (!err)
