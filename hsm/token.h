@@ -134,6 +134,18 @@ int token_store_open(struct token *t, const char *label, struct bytes aad, struc
 		     uint8_t *out) must_check;
 
 /*
+ * A few bytes that the token keeps for those who are logged in (a private CKO_DATA object); the
+ * manager's "ssdtf-audit" is one. To put makes the new one before the old one goes: who is killed
+ * in between leaves both, so that get is told which of two is newer. Those of another size are left
+ * out. -ENOKEY: there is none.
+ */
+#define TOKEN_DATA_BYTES_MAX 256
+int token_data_get(struct token *t, const char *label, size_t size,
+		   bool (*newer)(const uint8_t *a, const uint8_t *b),
+		   uint8_t *ret_value) must_check;
+int token_data_put(struct token *t, const char *label, struct bytes v) must_check;
+
+/*
  * The recovery ladder, one rung a call, after an error of convert/sign/unwrap: reopens the session,
  * logs in again, or finalises and initialises the module (flock'd), as the last CKR asks for. After
  * it, handles are void where *ret_handles_lost says so (set on failure too). 0: try again; -ENODEV:
