@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "userspace/base/secret.h"
 #include "userspace/base/text.h"
@@ -14,19 +13,14 @@
 #include "userspace/manager/grants.h"
 #include "userspace/manager/outlet.h"
 #include "userspace/manager/party.h"
+#include "userspace/manager/say.h"
 #include "userspace/manager/scope.h"
 
-#define TIME_ROOM 32
+#define TIME_ROOM SAY_TIME_ROOM
 
-/* 2026-01-31T23:59:59Z, or "none" for 0. */
 static const char *time_text(int64_t ms, char out[TIME_ROOM])
 {
-	time_t s = (time_t)(ms / 1000);
-	struct tm tm;
-
-	if (!ms || !gmtime_r(&s, &tm) || !strftime(out, TIME_ROOM, "%Y-%m-%dT%H:%M:%SZ", &tm))
-		(void)snprintf(out, TIME_ROOM, "none");
-	return out;
+	return say_time(ms, out);
 }
 
 /* The texts that most lines are made of, column for column. */
