@@ -203,6 +203,7 @@ TEST_OF_test_hsmlink := userspace/core
 TEST_OF_test_operators := userspace/core
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_audit := userspace/manager
+TEST_OF_test_trace := userspace/manager
 TEST_OF_test_client := userspace/client/lib
 TEST_OF_test_client_batch := userspace/client/lib
 TEST_OF_test_pubsub := userspace/client

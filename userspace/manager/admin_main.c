@@ -18,6 +18,7 @@
 
 #include "userspace/base/log.h"
 #include "userspace/manager/access.h"
+#include "userspace/manager/audit.h"
 #include "userspace/manager/bundle_make.h"
 #include "userspace/manager/enrol.h"
 #include "userspace/manager/hop.h"
@@ -29,6 +30,7 @@
 #include "userspace/manager/revoke.h"
 #include "userspace/manager/scope.h"
 #include "userspace/manager/setup.h"
+#include "userspace/manager/trace.h"
 
 /* --- what the commands call ---------------------------------------------------------------- */
 
@@ -290,6 +292,26 @@ static int run_show_outlet(struct manager *m, const struct options *o)
 	return list_outlet(m, o->word);
 }
 
+static int run_trace(struct manager *m, const struct options *o)
+{
+	const struct trace_question t = { .external = o->word,
+					  .at = o->text[OPTION_AT],
+					  .reason = o->text[OPTION_REASON],
+					  .table = o->text[OPTION_TABLE] };
+
+	return trace(m, &t);
+}
+
+static int run_audit_verify(struct manager *m, const struct options *o)
+{
+	return audit_verify(m);
+}
+
+static int run_audit_list(struct manager *m, const struct options *o)
+{
+	return audit_list(m, options_has(o, OPTION_JSON));
+}
+
 static int run_check(struct manager *m, const struct options *o)
 {
 	return list_check(m);
@@ -297,7 +319,8 @@ static int run_check(struct manager *m, const struct options *o)
 
 /* --- the commands -------------------------------------------------------------------------- */
 
-/* READS and WRITES run in a transaction of that kind; bundles begin and end their own. */
+/* READS and WRITES run in a transaction of that kind; bundles begin and end their own, and so does
+ * what has to do with the audit log. */
 enum how { HOW_SETS_UP, HOW_READS, HOW_WRITES, HOW_BUNDLES };
 
 #define B(o)	 OPTION_BIT(OPTION_##o)
@@ -484,6 +507,21 @@ static const struct command {
 	  HOW_READS,
 	  run_show_outlet,
 	  { USAGE("show outlet"), "One outlet.", "NAME", 0, 0, 0 } },
+	{ "trace",
+	  HOW_BUNDLES,
+	  run_trace,
+	  { USAGE("trace"),
+	    "Say whom an external id stands for; the audit log keeps who asked, and why.",
+	    "EXTERNAL-ID", B(AT) | B(REASON) | B(TABLE), B(REASON) | B(TABLE), 0 } },
+	{ "audit verify",
+	  HOW_BUNDLES,
+	  run_audit_verify,
+	  { USAGE("audit verify"), "Is the audit log whole? Names the first bad entry.", NULL, 0, 0,
+	    0 } },
+	{ "audit list",
+	  HOW_BUNDLES,
+	  run_audit_list,
+	  { USAGE("audit list"), "Who traced whom, when and why.", NULL, B(JSON), 0, 0 } },
 	{ "check",
 	  HOW_READS,
 	  run_check,

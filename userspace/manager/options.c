@@ -65,7 +65,13 @@ static const struct row {
 	[OPTION_ROTATE_SECONDS] = { "rotate-seconds", "N", "external ids change so often (never)",
 				    KIND_NUMBER, 1, OUTLET_ROTATE_SECONDS_MAX, 0 },
 	[OPTION_PADDED] = { "padded", NULL, "plaintexts are padded to size classes", KIND_FLAG },
+	[OPTION_AT] = { "at", "TIME", "2026-01-31T23:59:59Z or 2026-01-31, in UTC" },
+	[OPTION_REASON] = { "reason", "TEXT", "why; it is kept in the audit log" },
+	[OPTION_TABLE] = { "table", "FILE", "a distributor's table of external ids, or a copy" },
+	[OPTION_JSON] = { "json", NULL, "as JSON", KIND_FLAG },
 };
+
+_Static_assert(OPTION_COUNT <= 64, "options.given has a bit for each");
 
 static char version_text[] = "ssdtf-admin, SSDTF/MQTT protocol 1";
 
