@@ -95,7 +95,7 @@ static void open_with_key(struct fixture_trace *self)
 
 	env_open(e, MANAGER_ENV_T0);
 	ASSERT_EQ(manager_token(&e->m), 0);
-	ASSERT_EQ(token_generate_opening(e->m.token, TRACE_KEY_LABEL, &self->key), 0);
+	ASSERT_EQ(token_signing_public(e->m.token, MANAGER_TRACE_LABEL, &self->key), 0);
 	env_close(e, 0);
 }
 
@@ -301,12 +301,16 @@ TEST_F(trace, no_tracing_key)
 
 	env_open(e, MANAGER_ENV_T0);
 	ASSERT_EQ(manager_token(&e->m), 0);
-	ASSERT_EQ(token_destroy(e->m.token, TRACE_KEY_LABEL), 0);
+	ASSERT_EQ(token_destroy(e->m.token, MANAGER_TRACE_LABEL), 0);
 	env_close(e, 0);
 	EXPECT_EQ(ask(e, KNOWN, NULL, "x", "ids.db"), -ENOKEY);
 	EXPECT_SAID(e, "has no tracing key");
 	expect_logged(e, "result=failed");
-	open_with_key(self); /* another one: what was sealed to the first is lost */
+	/* Another one: what was sealed to the first is lost. */
+	env_open(e, MANAGER_ENV_T0);
+	ASSERT_EQ(manager_token(&e->m), 0);
+	ASSERT_EQ(token_generate_opening(e->m.token, MANAGER_TRACE_LABEL, &self->key), 0);
+	env_close(e, 0);
 	EXPECT_EQ(ask(e, KNOWN, NULL, "x", "ids.db"), -EBADMSG);
 }
 

@@ -28,11 +28,10 @@
 
 #define MANAGER_KEY_LABEL   "ssdtf-manager"
 #define MANAGER_STORE_LABEL "ssdtf-store"
-#define MANAGER_TRACE_LABEL "ssdtf-trace" /* EC, derives only: opens what distributors seal to it \
-					   */
-#define MANAGER_ID_ROOM	   65		  /* PROTOCOL 1: at most 64, and a terminator */
-#define MANAGER_LABEL_ROOM 33		  /* PKCS#11: 32, and a terminator */
-#define MANAGER_MADE_MAX   4
+#define MANAGER_TRACE_LABEL "ssdtf-trace" /* EC, derives only: opens what is sealed to it */
+#define MANAGER_ID_ROOM	    65		  /* PROTOCOL 1: at most 64, and a terminator */
+#define MANAGER_LABEL_ROOM  33		  /* PKCS#11: 32, and a terminator */
+#define MANAGER_MADE_MAX    4
 
 /* The directory, and what names the token: NULL where the registry is to say. Outlives m. */
 struct manager_config {

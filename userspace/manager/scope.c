@@ -157,7 +157,8 @@ static int load(struct manager *m, struct registry_query *q, struct scope *s, bo
 
 #define SCOPE_COLUMNS                                                                      \
 	"SELECT name, suite, valid_days, rekey_messages, rekey_seconds, key_id, epoch, a," \
-	" sealed, not_before_ms, not_after_ms, flags, kept_until_ms FROM scope JOIN epoch ON epoch.scope = scope.name"
+	" sealed, not_before_ms, not_after_ms, flags, kept_until_ms"                       \
+	" FROM scope JOIN epoch ON epoch.scope = scope.name"
 
 static int find(struct manager *m, const char *name, struct scope *s, bool *ret_found)
 {

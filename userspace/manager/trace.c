@@ -144,7 +144,7 @@ static int open_entry(struct manager *m, const struct trace_question *t, struct 
 	const struct bytes trace = bytes_of(a->trace, a->trace_bytes);
 	struct secret32 dh SECRET = { 0 };
 	struct p256_point enc, key;
-	int err = token_signing_public(m->token, TRACE_KEY_LABEL, &key);
+	int err = token_signing_public(m->token, MANAGER_TRACE_LABEL, &key);
 
 	if (err == -ENOKEY)
 		return manager_fail(m, err, "token \"%s\": has no tracing key: run init again",
@@ -153,7 +153,7 @@ static int open_entry(struct manager *m, const struct trace_question *t, struct 
 		return manager_fail_token(m, err);
 	err = idtable_trace_enc(trace, &enc);
 	if (!err) {
-		err = token_open_point(m->token, TRACE_KEY_LABEL, enc.b, dh.b);
+		err = token_open_point(m->token, MANAGER_TRACE_LABEL, enc.b, dh.b);
 		if (err)
 			return manager_fail_token(m, err);
 		err = idtable_trace_open(trace, &dh, &key, a->external, a->room, &a->entry);

@@ -9,8 +9,6 @@
 
 #include "userspace/manager/manager.h"
 
-#define TRACE_KEY_LABEL "ssdtf-trace" /* an opening key: it derives, and nothing else */
-
 struct trace_question {
 	const char *external; /* 32 hexadecimal digits */
 	const char *at;	      /* say_parse_time()'s, or NULL */
