@@ -44,6 +44,12 @@ static int put_head(struct bundle_work *k, const char *id)
 	struct gateway to;
 	int err = party_load(k->m, id, RECORD_ROLE_DISTRIBUTOR, &k->party);
 
+	if (!err && !k->party.unwrap_bytes)
+		return manager_fail(
+			k->m, -EINVAL,
+			"distributor \"%s\": is enrolled without its token's unwrapping "
+			"key; enrol it again with what `ssdtf-hsmd keygen` prints",
+			id);
 	if (!err)
 		err = load_gateways(k, id, &to);
 	if (err)
