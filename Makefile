@@ -195,6 +195,7 @@ TEST_OF_test_broker_retained := userspace/broker
 TEST_OF_test_broker_sys := userspace/broker
 TEST_OF_test_broker_memory := userspace/broker
 TEST_OF_test_broker_outlets := userspace/broker
+TEST_OF_test_broker_updates := userspace/broker
 TEST_OF_test_admission := userspace/broker
 TEST_OF_test_core := userspace/core
 TEST_OF_test_config := userspace/core
@@ -227,6 +228,7 @@ WITH_test_broker_retained := fake_*
 WITH_test_broker_sys := fake_*
 WITH_test_broker_memory := fake_*
 WITH_test_broker_outlets := fake_*
+WITH_test_broker_updates := fake_*
 WITH_test_client := ends
 WITH_test_client_batch := ends
 

@@ -111,6 +111,17 @@ static void check_session(struct broker *b, struct session *s, unsigned *recent)
 	ASSERT_EQ(s->party == NULL, b->config.plain);
 }
 
+static void check_updates(struct broker *b, struct broker_conn *c)
+{
+	const struct updates_conn *u = &c->secure->updates;
+
+	ASSERT_TRUE(list_empty(&u->ready) || (u->pending && !u->out));
+	ASSERT_TRUE(!u->pending || (u->asked && c->state == CONN_OPEN));
+	/* It waits for a turn, for what is out, or for room. */
+	ASSERT_TRUE(!u->pending || u->out || !list_empty(&u->ready) ||
+		    b->ops.backlog(b->io, c->io) >= b->config.limits.output_bytes_soft);
+}
+
 void fake_check(struct fake_broker *f)
 {
 	struct broker *b = f->engine;
@@ -133,6 +144,8 @@ void fake_check(struct fake_broker *f)
 		ASSERT_EQ(c->session != NULL, c->state == CONN_OPEN);
 		ASSERT_TRUE(!c->session || c->session->conn == c);
 		ASSERT_EQ((c->pauses & CONN_PAUSE_RECEIVER) != 0, !list_empty(&c->blocked));
+		if (c->secure)
+			check_updates(b, c);
 		conns++;
 	}
 	ASSERT_EQ(b->stats.connections, conns);
@@ -152,7 +165,8 @@ static void check_waiting(struct broker *b, struct session *s)
 			    l->output_bytes_soft ||
 		    (d->qos && s->inflight >= l->inflight_max) || s->n_pipeline > 0 ||
 		    (d->qos && s->outgoing.used == UINT16_MAX) ||
-		    (!b->config.plain && !directory_in_force(b->directory, b->wall_ms)));
+		    (!b->config.plain && (!directory_in_force(b->directory, b->wall_ms) ||
+					  s->conn->secure->updates.pending)));
 }
 
 void fake_check_settled(struct fake_broker *f)

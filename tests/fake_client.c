@@ -109,7 +109,7 @@ void client_write_connect(struct fake_client *c, struct bytes_writer *w)
 	/* fixed header of 2 bytes (3, where it is long), "MQTT", level, then the flags */
 	c->connect_flags = (uint8_t)((p.has_user_name ? 0xc0 : 0) | (p.clean_session ? 2 : 0) |
 				     (p.has_will ? 4 | p.will.qos << 3 | p.will.retain << 5 : 0));
-	c->error_n = c->nack_n = c->report_n = 0;
+	c->error_n = c->nack_n = c->report_n = c->ask_n = c->update_n = 0;
 }
 
 void client_send_connect(struct fake_client *c)
@@ -533,6 +533,48 @@ void client_send_nack(struct fake_client *c, enum control_reason reason, uint64_
 	bytes_write_u64(&w, counter);
 	bytes_write_u8_view(&w, bytes_str(origin));
 	send_complaint(c, "$SSDTF/nack", &w, body, ++c->nack_n);
+}
+
+/* u64 serial, R_b, u32 n */
+void client_ask_updates(struct fake_client *c, uint64_t had, uint8_t qos)
+{
+	uint8_t body[64];
+	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
+
+	bytes_write_u64(&w, had);
+	bytes_write(&w, bytes_of(c->r_b, sizeof(c->r_b)));
+	bytes_write_u32(&w, ++c->ask_n);
+	ASSERT_FALSE(w.bad);
+	client_send_signed(c, "$SSDTF/update", bytes_of(body, w.used), qos);
+}
+
+/* u16 k, k statements, R_b, u32 n */
+bool client_got_updates(struct fake_client *c, uint64_t *serials, unsigned *n)
+{
+	struct bytes body, r_b, whole;
+	struct bytes_reader r;
+	struct statement st;
+	unsigned k;
+
+	if (!client_got_control(c, "$SSDTF/update", &body) ||
+	    body.n + PUBLISH_TRAILER_1_BYTES > 60000)
+		return false;
+	r = bytes_reader_of(body);
+	k = bytes_read_u16(&r);
+	ASSERT_LE(k, *n);
+	*n = k;
+	for (unsigned i = 0; i < k; i++) {
+		whole = bytes_read_u32_view(&r);
+		if (r.bad || statement_read(whole, &st))
+			return false;
+		serials[i] = st.serial;
+	}
+	r_b = bytes_read_view(&r, CLIENT_NONCE_BYTES);
+	if (bytes_read_u32(&r) == ++c->update_n && bytes_read_done(&r) &&
+	    bytes_equal(r_b, bytes_of(c->r_b, sizeof(c->r_b))))
+		return true;
+	harness_note("%s: updates of another form or session", c->id);
+	return false;
 }
 
 /* u8 reason, u64 counter, u8 + id complained of, u16 + text, R_b, u32 n */

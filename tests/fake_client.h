@@ -39,7 +39,7 @@ struct fake_client {
 	uint8_t connect_flags;
 	uint8_t r_c[CLIENT_NONCE_BYTES], r_b[CLIENT_NONCE_BYTES];
 	uint64_t highest; /* as auth/result said */
-	uint32_t error_n, nack_n, report_n;
+	uint32_t error_n, nack_n, report_n, ask_n, update_n;
 
 	/* As a sender. */
 	uint64_t counter; /* the last used */
@@ -163,6 +163,9 @@ void client_distribute(struct fake_client *c, const struct fake_opened *o,
 
 void client_send_nack(struct fake_client *c, enum control_reason reason, uint64_t counter,
 		      const char *origin);
+/* $SSDTF/update: what is newer than that? And the answer: *n (its room, then what came) serials. */
+void client_ask_updates(struct fake_client *c, uint64_t had, uint8_t qos);
+bool client_got_updates(struct fake_client *c, uint64_t *serials, unsigned *n);
 void client_send_report(struct fake_client *c, enum control_reason reason, uint64_t counter,
 			const char *about, const char *text);
 

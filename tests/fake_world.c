@@ -129,25 +129,75 @@ static unsigned take_list(const char *const *list, struct bytes *to)
 	return n;
 }
 
+static struct record_scope scope_record(const struct world_scope *s)
+{
+	struct record_scope r = {
+		.key_id = s->key_id,
+		.epoch = 1,
+		.name = bytes_str(s->name),
+		.suite = (uint8_t)s->suite,
+		.not_before_ms = s->not_before_ms,
+		.not_after_ms = s->not_after_ms,
+		.a = s->point,
+		.rekey_messages = 1000,
+		.rekey_seconds = 3600,
+	};
+
+	r.n_filters = take_list(s->filters, r.filters);
+	r.n_public_filters = take_list(s->public_filters, r.public_filters);
+	return r;
+}
+
+static struct record_party party_record(const struct world_party *p)
+{
+	struct record_party r = {
+		.id = bytes_str(p->id),
+		.roles = p->roles,
+		.signing = p->signing,
+		.has_encryption = true,
+		.encryption = p->encryption,
+	};
+
+	r.n_scopes = take_list(p->scopes, r.scopes);
+	return r;
+}
+
+static const char *const *filters_of(const struct world_grant *g)
+{
+	if (g->filters[0])
+		return g->filters;
+	return g->from ? g->scope->public_filters : g->scope->filters;
+}
+
+static struct record_grant grant_record(const struct world_grant *g)
+{
+	struct record_grant r = {
+		.key_id = g->scope->key_id,
+		.flags = g->flags,
+		.receiver = bytes_str(g->to->id),
+		.b = g->to->encryption,
+		.a = g->scope->point,
+		.x = g->x,
+		.not_before_ms = g->not_before_ms,
+		.not_after_ms = g->not_after_ms,
+		.scope = bytes_str(g->scope->name),
+	};
+
+	memcpy(r.grant_id, g->id, GRANT_ID_BYTES);
+	if (g->from)
+		memcpy(r.from, g->from->id, GRANT_ID_BYTES);
+	if (g->upstream)
+		r.upstream = bytes_str(g->upstream->id);
+	r.n_filters = take_list(filters_of(g), r.filters);
+	return r;
+}
+
 static void write_scopes(struct world *w, struct bytes_writer *out)
 {
 	bytes_write_u32(out, w->n_scopes);
 	for (unsigned i = 0; i < w->n_scopes; i++) {
-		struct world_scope *s = &w->scopes[i];
-		struct record_scope r = {
-			.key_id = s->key_id,
-			.epoch = 1,
-			.name = bytes_str(s->name),
-			.suite = (uint8_t)s->suite,
-			.not_before_ms = s->not_before_ms,
-			.not_after_ms = s->not_after_ms,
-			.a = s->point,
-			.rekey_messages = 1000,
-			.rekey_seconds = 3600,
-		};
+		struct record_scope r = scope_record(&w->scopes[i]);
 
-		r.n_filters = take_list(s->filters, r.filters);
-		r.n_public_filters = take_list(s->public_filters, r.public_filters);
 		bundle_gateway_write_scope(&r, out);
 	}
 }
@@ -162,27 +212,15 @@ static void write_parties(struct world *w, struct bytes_writer *out)
 	for (unsigned i = 0; i < w->n_parties; i++) {
 		struct world_party *p = &w->parties[i];
 		struct bundle_gateway_party r = {
-			.party = { .id = bytes_str(p->id),
-				   .roles = p->roles,
-				   .signing = p->signing,
-				   .has_encryption = true,
-				   .encryption = p->encryption },
+			.party = party_record(p),
 			.admission_flags = p->admission_flags,
 		};
 
 		if (p->gone)
 			continue;
 		memcpy(r.k_adm, p->k_adm, sizeof(r.k_adm));
-		r.party.n_scopes = take_list(p->scopes, r.party.scopes);
 		bundle_gateway_write_party(&r, out);
 	}
-}
-
-static const char *const *filters_of(const struct world_grant *g)
-{
-	if (g->filters[0])
-		return g->filters;
-	return g->from ? g->scope->public_filters : g->scope->filters;
 }
 
 static void write_grants(struct world *w, struct bytes_writer *out)
@@ -195,36 +233,25 @@ static void write_grants(struct world *w, struct bytes_writer *out)
 	for (unsigned i = 0; i < w->n_grants; i++) {
 		struct world_grant *g = &w->grants[i];
 		struct bundle_gateway_grant r = {
-			.grant = { .key_id = g->scope->key_id,
-				   .flags = g->flags,
-				   .receiver = bytes_str(g->to->id),
-				   .b = g->to->encryption,
-				   .a = g->scope->point,
-				   .x = g->x,
-				   .not_before_ms = g->not_before_ms,
-				   .not_after_ms = g->not_after_ms,
-				   .scope = bytes_str(g->scope->name) },
+			.grant = grant_record(g),
 			.wrapped_rk = bytes_of(g->blob, g->upstream ? 0 : sizeof(g->blob)),
 		};
 
-		if (g->gone)
-			continue;
-		memcpy(r.grant.grant_id, g->id, GRANT_ID_BYTES);
-		if (g->from)
-			memcpy(r.grant.from, g->from->id, GRANT_ID_BYTES);
-		if (g->upstream)
-			r.grant.upstream = bytes_str(g->upstream->id);
-		r.grant.n_filters = take_list(filters_of(g), r.grant.filters);
-		bundle_gateway_write_grant(&r, out);
+		if (!g->gone)
+			bundle_gateway_write_grant(&r, out);
 	}
+}
+
+static struct record_broker broker_record(const struct world *w)
+{
+	return (struct record_broker){ .gateway_id = bytes_str("gw1"),
+				       .signing = w->fake->key_point };
 }
 
 struct bytes world_bundle(struct world *w)
 {
 	struct bytes_writer out = bytes_writer_of(w->bundle, sizeof(w->bundle));
-	struct bundle_gateway head = {
-		.broker = { .gateway_id = bytes_str("gw1"), .signing = w->fake->key_point },
-	};
+	struct bundle_gateway head = { .broker = broker_record(w) };
 
 	bundle_gateway_write_head(&head, &out);
 	write_scopes(w, &out);
@@ -233,9 +260,57 @@ struct bytes world_bundle(struct world *w)
 	bytes_write_u32(&out, w->n_revoked);
 	for (unsigned i = 0; i < w->n_revoked; i++)
 		bundle_gateway_write_revoked(&w->revoked[i], &out);
-	bytes_write_u32(&out, 0); /* updates */
+	bytes_write_u32(&out, w->n_updates);
+	bytes_write(&out, bytes_of(w->updates, w->updates_n));
 	ASSERT_FALSE(out.bad);
 	return bytes_of(w->bundle, out.used);
+}
+
+uint64_t world_state(struct world *w, enum statement_kind kind, struct bytes body)
+{
+	struct statement st = { .kind = kind, .serial = ++w->update_serial, .body = body };
+	struct bytes_writer out =
+		bytes_writer_of(w->updates + w->updates_n, sizeof(w->updates) - w->updates_n);
+
+	bytes_write_u32(&out, (uint32_t)STATEMENT_BYTES(body.n));
+	statement_write_unsigned(&st, &out);
+	/* The manager's signature is between it and the party. */
+	hash_random(bytes_write_space(&out, P256_SIG_BYTES), P256_SIG_BYTES);
+	ASSERT_FALSE(out.bad);
+	w->updates_n += out.used;
+	w->n_updates++;
+	return st.serial;
+}
+
+#define RECORD_BYTES_MAX 4096
+
+#define STATE(kind, record, encode)                                         \
+	uint8_t body[RECORD_BYTES_MAX];                                     \
+	struct bytes_writer body_out = bytes_writer_of(body, sizeof(body)); \
+	__auto_type r = (record);                                           \
+                                                                            \
+	encode(&r, &body_out);                                              \
+	ASSERT_FALSE(body_out.bad);                                         \
+	return world_state(w, (kind), bytes_of(body, body_out.used))
+
+uint64_t world_state_scope(struct world *w, const struct world_scope *s)
+{
+	STATE(STATEMENT_SCOPE, scope_record(s), record_scope_encode);
+}
+
+uint64_t world_state_grant(struct world *w, const struct world_grant *g)
+{
+	STATE(STATEMENT_GRANT, grant_record(g), record_grant_encode);
+}
+
+uint64_t world_state_party(struct world *w, const struct world_party *p)
+{
+	STATE(STATEMENT_PARTY, party_record(p), record_party_encode);
+}
+
+uint64_t world_state_broker(struct world *w)
+{
+	STATE(STATEMENT_BROKER, broker_record(w), record_broker_encode);
 }
 
 static void apply(struct world *w)
@@ -271,6 +346,7 @@ struct world *world_new(const struct broker_config *config)
 		abort();
 	w->fake = config ? fake_new_with(config) : fake_new(false);
 	w->serial = 100;
+	w->update_serial = 1000;
 	w->temp = world_add_scope(w, "temp", WORLD_KEY_TEMP, "site/+/temp");
 	w->temp->filters[1] = "site/+/hum";
 	w->cam = world_add_scope(w, "cam", WORLD_KEY_CAM, "cam/#");

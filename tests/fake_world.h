@@ -20,7 +20,7 @@
 #define WORLD_GRANTS_MAX  1024
 #define WORLD_REVOKED_MAX 1024
 #define WORLD_LIST_MAX	  4 /* filters of a scope, scopes of a party */
-#define WORLD_BUNDLE_MAX  65536
+#define WORLD_BUNDLE_MAX  (1u << 20)
 
 #define WORLD_KEY_TEMP 1
 #define WORLD_KEY_CAM  2
@@ -75,6 +75,11 @@ struct world {
 	unsigned n_scopes, n_parties, n_grants, n_revoked;
 	uint64_t serial;
 	uint8_t bundle[WORLD_BUNDLE_MAX];
+	/* Statements that are passed on, each behind its length. */
+	unsigned n_updates;
+	uint64_t update_serial; /* of the last one */
+	size_t updates_n;
+	uint8_t updates[WORLD_BUNDLE_MAX / 2];
 
 	/* The usual cast. */
 	struct world_scope *temp, *cam;
@@ -103,6 +108,12 @@ struct world_party *world_party_of(struct world *w, struct bytes id);
 struct world_grant *world_grant_of(struct world *w, struct bytes grant_id);
 /* Takes a grant away and says that its key id has a revocation, now. */
 void world_revoke(struct world *w, struct world_grant *g);
+/* States it anew, for the next bundle; returns the statement's serial. */
+uint64_t world_state_scope(struct world *w, const struct world_scope *s);
+uint64_t world_state_grant(struct world *w, const struct world_grant *g);
+uint64_t world_state_party(struct world *w, const struct world_party *p);
+uint64_t world_state_broker(struct world *w);
+uint64_t world_state(struct world *w, enum statement_kind kind, struct bytes body);
 /* Another signing key for a party. */
 void world_new_key(struct world_party *p);
 

@@ -359,6 +359,26 @@ static void morning(struct day *d)
 	react_all(d);
 }
 
+/* A bundle with something new for the first receiver. */
+static void apply_bundle(struct day *d)
+{
+	struct world *w = d->world;
+
+	if (!w)
+		return;
+	w->n_updates = 0;
+	w->updates_n = 0;
+	(void)world_state_grant(w, w->rx1_temp);
+	(void)world_state_broker(w);
+	world_apply(w);
+}
+
+static void ask(struct day *d, struct day_client *c)
+{
+	if (!d->plain && is_up(c))
+		client_ask_updates(&c->client, d->world->update_serial - 1, 0);
+}
+
 /* A bit of everything. */
 static void noon(struct day *d)
 {
@@ -381,9 +401,10 @@ static void noon(struct day *d)
 	react(d, a);
 	fake_settle(d->fake);
 	connect_one(d, a); /* takes over */
-	if (d->world)
-		world_apply(d->world);
+	ask(d, a);
+	apply_bundle(d);
 	connect_one(d, b);
+	ask(d, b);
 	fake_settle(d->fake);
 	for (unsigned i = 0; i < 6; i++)
 		publish(d, (uint8_t)(i % 3), false);
@@ -596,6 +617,7 @@ static void client_acts(struct day *d, struct day_client *c)
 		c->client.conn->out_max = pick(4) ? 0 : 400 + pick(6000);
 		return pick(5) ? (void)0 : fake_hang_up(c->client.conn);
 	case 4:
+		ask(d, c);
 		return nack(d, c);
 	case 5:
 		return clear_retained(d, c);
@@ -628,7 +650,7 @@ static void others_act(struct day *d)
 			g->gone = true;
 			d->world->rx1_temp = world_add_grant(d->world, g->to, g->scope, 0);
 		}
-		world_apply(d->world);
+		apply_bundle(d);
 	}
 	memory.one_in = pick(2) ? 0 : 2 + pick(40);
 	fake_turn(f);

@@ -61,7 +61,7 @@ static void challenge(struct broker_conn *c)
 	bytes_write_u8(&w, c->flags);
 	c->state = CONN_CHALLENGED;
 	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.auth_timeout_ms);
-	if (signer_control(b, c, CONTROL_TOPIC_CHALLENGE, bytes_of(body, w.used), NULL, false))
+	if (signer_control(b, c, CONTROL_TOPIC_CHALLENGE, bytes_of(body, w.used), NULL, NULL))
 		conn_fail(c, "no memory for its challenge");
 }
 
@@ -129,7 +129,7 @@ static void send_result(struct broker_conn *c)
 	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u64(&w, sender->window.highest);
 	c->state = CONN_OPENING;
-	if (signer_control(b, c, CONTROL_TOPIC_RESULT, bytes_of(body, w.used), NULL, true))
+	if (signer_control(b, c, CONTROL_TOPIC_RESULT, bytes_of(body, w.used), NULL, auth_opened))
 		conn_fail(c, "no memory for its result");
 }
 
@@ -190,7 +190,7 @@ void auth_opened(struct broker_conn *c)
 {
 	struct broker *b = c->broker;
 
-	if (!conn_attach(c))
+	if (c->state != CONN_OPENING || !conn_attach(c))
 		return;
 	b->stats.auth_passed++;
 	entry_passed(c);

@@ -80,6 +80,7 @@ struct broker *broker_new(const struct broker_config *config, const struct broke
 	contexts_init(&b->contexts);
 	origins_init(&b->origins);
 	control_init(&b->control);
+	updates_init(&b->updates);
 	sys_init(b);
 	entry_init(b);
 	if (retained_init(b) || route_init(b)) {
@@ -157,6 +158,7 @@ void broker_turn(struct broker *b)
 	timer_wheel_advance(&b->wheel, b->mono_ms);
 	b->starved = false;
 	retained_turn(b);
+	updates_turn(b);
 	deliveries_pump(b);
 	signer_turn(b);
 	commit_turn(b);
@@ -169,7 +171,9 @@ uint64_t broker_wait_ms(const struct broker *b)
 
 	if (b->starved) /* and dirty it stays until there is memory */
 		return ms < STARVED_MS ? ms : STARVED_MS;
-	return list_empty(&b->sessions.dirty) && list_empty(&b->retained.ready) ? ms : 0;
+	if (!list_empty(&b->sessions.dirty) || !list_empty(&b->retained.ready) || b->updates.more)
+		return 0;
+	return ms;
 }
 
 /* --- bundles ---------------------------------------------------------------------------------- */
@@ -226,6 +230,7 @@ int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body, co
 		err = contexts_revoke(b, now->revoked[i].key_id, now->revoked[i].revoked_at_ms);
 	if (err)
 		broker_note(b, "not retired", bytes_of(NULL, 0), "no memory; apply it again");
+	updates_bundle(b);
 	b->bundle_serial = serial;
 	b->commit.bundle_serial = serial;
 	directory_put(old);

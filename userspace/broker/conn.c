@@ -32,6 +32,7 @@ static struct broker_conn *conn_new(struct broker *b)
 		c->secure->conn = c;
 		list_init(&c->secure->acks);
 		list_init(&c->secure->commit_wait);
+		list_init(&c->secure->updates.ready);
 		timer_init(&c->secure->errors, errors_fired);
 	}
 	return c;
@@ -85,6 +86,7 @@ static void forget(struct broker_conn *c, bool publish_will)
 	c->pauses = 0;
 	if (c->secure) {
 		acks_close(c);
+		list_del(&c->secure->updates.ready);
 		timer_cancel(&b->wheel, &c->secure->errors);
 	}
 	c->state = CONN_CLOSED;
@@ -135,8 +137,11 @@ void broker_conn_closed(struct broker_conn *c)
 
 void broker_conn_drained(struct broker_conn *c)
 {
-	if (c->session)
-		session_mark_dirty(c->broker, c->session);
+	if (!c->session)
+		return;
+	session_mark_dirty(c->broker, c->session);
+	if (c->secure)
+		updates_room(c->broker, c);
 }
 
 static void timer_fired(struct timer *t)

@@ -12,6 +12,7 @@
 #include "bpf/admission.h"
 #include "userspace/base/timer.h"
 #include "userspace/broker/message.h"
+#include "userspace/broker/updates.h"
 #include "userspace/mqtt/packet.h"
 
 struct broker;
@@ -56,6 +57,7 @@ struct conn_secure {
 	uint32_t budget;		 /* notices, less what the seconds since have let off */
 	uint64_t budget_second;
 	struct timer errors; /* lets it go on after too many */
+	struct updates_conn updates;
 };
 
 struct broker_conn {

@@ -97,7 +97,7 @@ static void send_error(struct broker *b, struct broker_conn *conn, enum control_
 	bytes_write(&w, bytes_of(conn->secure->r_b, sizeof(conn->secure->r_b)));
 	bytes_write_u32(&w, ++conn->secure->error_n);
 	BUG_ON(w.bad);
-	if (signer_control(b, conn, CONTROL_TOPIC_ERROR, bytes_of(body, w.used), ack, false) == 0)
+	if (signer_control(b, conn, CONTROL_TOPIC_ERROR, bytes_of(body, w.used), ack, NULL) == 0)
 		b->stats.errors_sent++;
 	else
 		ack_drop(ack); /* no memory for the error: then no acknowledgement either */
@@ -123,8 +123,7 @@ void control_error_to(struct broker *b, struct bytes id, enum control_reason rea
 
 /* --- nacks ------------------------------------------------------------------------------------ */
 
-/* The session's own nonce, and a number above the last: else it is another session's, or a copy. */
-static bool numbered(struct bytes_reader *r, const struct broker_conn *c, uint64_t *next)
+bool control_numbered(struct bytes_reader *r, const struct broker_conn *c, uint64_t *next)
 {
 	struct bytes r_b = bytes_read_view(r, CONN_NONCE_BYTES);
 	uint32_t n = bytes_read_u32(r);
@@ -159,8 +158,9 @@ bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m,
 	struct bytes origin = bytes_read_u8_view(&r);
 	struct delivery *d;
 
-	if (!numbered(&r, conn, &conn->secure->nack_next) || (origin.n && !text_is_id(origin)) ||
-	    reason < CONTROL_BAD_SIGNATURE || reason > CONTROL_RETIRED)
+	if (!control_numbered(&r, conn, &conn->secure->nack_next) ||
+	    (origin.n && !text_is_id(origin)) || reason < CONTROL_BAD_SIGNATURE ||
+	    reason > CONTROL_RETIRED)
 		return false;
 	b->stats.nacks++;
 	if (!conn_budget(conn))
@@ -183,7 +183,7 @@ static bool is_manager(const struct broker_conn *c)
 /* False: no memory. */
 static bool send_report(struct broker *b, struct broker_conn *manager, struct bytes envelope)
 {
-	return signer_control(b, manager, CONTROL_TOPIC_REPORT, envelope, NULL, false) == 0;
+	return signer_control(b, manager, CONTROL_TOPIC_REPORT, envelope, NULL, NULL) == 0;
 }
 
 static void keep_report(struct broker *b, struct bytes envelope)
@@ -234,9 +234,10 @@ bool control_report(struct broker *b, struct broker_conn *conn, struct message *
 	(void)bytes_read_u64(&r); /* the counter is between the reporter and the manager */
 	about = bytes_read_u8_view(&r);
 	text = bytes_read_u16_view(&r);
-	if (!numbered(&r, conn, &conn->secure->report_next) || m->payload.n > REPORT_BYTES_MAX ||
-	    reason < CONTROL_BAD_SIGNATURE || reason > CONTROL_RETIRED ||
-	    (about.n && !text_is_id(about)) || (text.n && !mqtt_utf8_ok(text)))
+	if (!control_numbered(&r, conn, &conn->secure->report_next) ||
+	    m->payload.n > REPORT_BYTES_MAX || reason < CONTROL_BAD_SIGNATURE ||
+	    reason > CONTROL_RETIRED || (about.n && !text_is_id(about)) ||
+	    (text.n && !mqtt_utf8_ok(text)))
 		return false;
 	if (conn_budget(conn))
 		forward(b, conn_id(conn), m);

@@ -36,6 +36,7 @@ enum control_reason {
 #define CONTROL_TOPIC_ERROR	"$SSDTF/error"
 #define CONTROL_TOPIC_NACK	"$SSDTF/nack"
 #define CONTROL_TOPIC_REPORT	"$SSDTF/report"
+#define CONTROL_TOPIC_UPDATE	"$SSDTF/update"
 
 struct control {
 	struct list reports; /* envelopes for a manager that is absent, oldest first */
@@ -57,6 +58,9 @@ void control_error(struct broker *b, struct broker_conn *conn, enum control_reas
 /* The same to a sender by id, if it is here and its rate is not used up. */
 void control_error_to(struct broker *b, struct bytes id, enum control_reason reason,
 		      uint64_t counter);
+/* The end of a message on a $SSDTF topic: the session's own nonce, and a number of at least *next,
+ * which then goes up. False: it is another session's, a copy, or malformed. */
+bool control_numbered(struct bytes_reader *r, const struct broker_conn *c, uint64_t *next);
 /* A nack or report whose signature holds; m is the packet as received, body what is before its
  * trailer. False: malformed. */
 bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m, struct bytes body);

@@ -590,8 +590,10 @@ static void pump(struct broker *b, struct session *s)
 	struct delivery *d;
 	int err;
 
-	/* Nothing is converted under a bundle that ran out; with the next one it goes on. */
-	if (!b->config.plain && !directory_in_force(b->directory, b->wall_ms))
+	/* Nothing is converted under a bundle that ran out; with the next one it goes on. Nor for
+	 * one who is yet to be told of its grants. */
+	if (!b->config.plain && s->conn &&
+	    (!directory_in_force(b->directory, b->wall_ms) || !updates_told(b, s->conn)))
 		return;
 	while (s->conn && (d = list_first(&s->waiting, struct delivery, link)) &&
 	       may_start(b, s, d)) {

@@ -296,6 +296,8 @@ static int build(struct directory *d, struct bytes body, const char **why)
 		err = build_parties(d, &b, why);
 	if (!err)
 		err = build_revoked(d, &b, why);
+	if (!err)
+		err = stated_init(&d->stated, &b, why);
 	return err;
 }
 
@@ -336,6 +338,7 @@ void directory_put(struct directory *d)
 		secret_wipe(d->parties, d->n_parties * sizeof(*d->parties));
 	if (d->body)
 		secret_wipe(d->body, d->body_n);
+	stated_deinit(&d->stated);
 	free(d->parties);
 	free(d->scopes);
 	free(d->grants);
@@ -435,6 +438,33 @@ const struct directory_outlet *directory_outlet(const struct directory *d,
 	const struct directory_outlet *o = find_outlet(d, grant_id);
 
 	return o && outlet_valid(o, wall_ms) ? o : NULL;
+}
+
+/* What is stated of parties that publish where p reads with proofs. */
+static void mark_origins(struct directory *d, const struct directory_party *p, uint64_t after)
+{
+	const struct directory_scope *last = NULL;
+
+	for (unsigned i = 0; i < p->n_grants; i++) {
+		const struct directory_scope *s = directory_scope(d, p->grants[i].key_id);
+
+		if (!(p->grants[i].flags & RECORD_GRANT_PROOF) || !s)
+			continue;
+		if (!last) /* what is of no scope: of those who were revoked */
+			stated_mark(&d->stated, STATEMENT_PARTY, bytes_of(NULL, 0), after);
+		if (!last || !bytes_equal(last->name, s->name))
+			stated_mark(&d->stated, STATEMENT_PARTY, s->name, after);
+		last = s;
+	}
+}
+
+void directory_mark_updates(struct directory *d, const struct directory_party *p, uint64_t after)
+{
+	stated_mark(&d->stated, STATEMENT_BROKER, bytes_of(NULL, 0), after);
+	stated_mark(&d->stated, STATEMENT_GRANT, p->id, after);
+	for (unsigned i = 0; i < p->n_publishes; i++)
+		stated_mark(&d->stated, STATEMENT_SCOPE, d->scopes[p->publishes[i]].name, after);
+	mark_origins(d, p, after);
 }
 
 struct verifier *directory_verifier(struct directory_party *p)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "userspace/base/bytes.h"
+#include "userspace/broker/stated.h"
 #include "userspace/bundle/bundle.h"
 #include "userspace/crypto/p256.h"
 
@@ -76,6 +77,7 @@ struct directory {
 	struct directory_grant *grants;
 	struct directory_outlet *outlets; /* by grant id */
 	struct bundle_gateway_revoked *revoked;
+	struct stated stated;  /* what is passed on to parties */
 	struct bytes *filters; /* all scopes' and outlets' */
 	size_t n_filters;
 	uint32_t *publishes; /* all parties' */
@@ -111,6 +113,9 @@ const struct directory_outlet *directory_outlet(const struct directory *d,
 						uint64_t wall_ms);
 /* NULL: no memory. The point itself was checked with the bundle. */
 struct verifier *directory_verifier(struct directory_party *p);
+
+/* Marks in d->stated what concerns p and has a serial above this one (PROTOCOL 13). */
+void directory_mark_updates(struct directory *d, const struct directory_party *p, uint64_t after);
 
 enum directory_verdict {
 	DIRECTORY_PERMITTED,

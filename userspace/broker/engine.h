@@ -27,6 +27,7 @@
 #include "userspace/broker/session.h"
 #include "userspace/broker/signer.h"
 #include "userspace/broker/sys.h"
+#include "userspace/broker/updates.h"
 
 struct broker {
 	struct broker_config config;
@@ -50,6 +51,7 @@ struct broker {
 	struct contexts contexts;
 	struct origins origins;
 	struct control control;
+	struct updates updates;
 	struct sys sys;
 	struct gate gate;
 	struct broker_stats stats;

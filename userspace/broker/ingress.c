@@ -50,6 +50,8 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 		kind = INGRESS_NACK;
 	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_REPORT)))
 		kind = INGRESS_REPORT;
+	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_UPDATE)))
+		kind = INGRESS_UPDATE;
 	else if (control_is_topic(p->topic))
 		return conn_fail(c, "PUBLISH to a topic that is the broker's own"); /* PROTOCOL 5 */
 	m = conn_message(c, p, kind == INGRESS_PUBLISH);
@@ -203,7 +205,7 @@ static void publish_verified(struct ingress *in)
 	commit_then_ack(b, ack_of(in));
 }
 
-/* A nack or a report: the session's own, signed, in its form. */
+/* A nack, a report or the like: the session's own, signed, in its form. */
 static void control_verified(struct ingress *in)
 {
 	struct broker_conn *c = in->conn;
@@ -217,6 +219,8 @@ static void control_verified(struct ingress *in)
 		return refuse(in, CONTROL_BAD_SIGNATURE, false);
 	if (in->kind == INGRESS_NACK)
 		well_formed = control_nack(b, c, in->message, t->body);
+	else if (in->kind == INGRESS_UPDATE)
+		well_formed = updates_ask(b, c, t->body);
 	else
 		well_formed = control_report(b, c, in->message, t->body);
 	if (!well_formed)
@@ -239,6 +243,7 @@ void broker_verify_done(struct broker *b, struct broker_verify *job)
 		break;
 	case INGRESS_NACK:
 	case INGRESS_REPORT:
+	case INGRESS_UPDATE:
 		control_verified(in);
 		break;
 	case INGRESS_RESPONSE:

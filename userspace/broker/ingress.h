@@ -19,7 +19,14 @@ struct broker;
 struct broker_conn;
 struct directory;
 
-enum ingress_kind { INGRESS_PUBLISH, INGRESS_NACK, INGRESS_REPORT, INGRESS_RESPONSE, INGRESS_WILL };
+enum ingress_kind {
+	INGRESS_PUBLISH,
+	INGRESS_NACK,
+	INGRESS_REPORT,
+	INGRESS_UPDATE,
+	INGRESS_RESPONSE,
+	INGRESS_WILL,
+};
 
 struct ingress {
 	struct broker_verify verify;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "userspace/broker/auth.h"
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
 #include "userspace/crypto/publish.h"
@@ -92,7 +91,7 @@ static void submit(struct broker *b, struct signer_request *r, const uint8_t dig
 }
 
 int signer_control(struct broker *b, struct broker_conn *conn, const char *topic, struct bytes body,
-		   struct ack *ack, bool opens)
+		   struct ack *ack, void (*sent)(struct broker_conn *c))
 {
 	struct signer_request *r = pool_zalloc(&b->pool, sizeof(*r));
 	uint8_t *copy = pool_alloc(&b->pool, body.n ? body.n : 1);
@@ -118,7 +117,7 @@ int signer_control(struct broker *b, struct broker_conn *conn, const char *topic
 	r->body = copy;
 	r->body_n = body.n;
 	r->ack = ack;
-	r->opens = opens;
+	r->sent = sent;
 	publish_digest(&p, digest);
 	submit(b, r, digest);
 	return 0;
@@ -360,8 +359,8 @@ static void send_control(struct signer_request *r)
 	BUG_ON(w.bad || w.left);
 	ack_ready(r->ack);
 	r->ack = NULL;
-	if (r->opens && c->state == CONN_OPENING)
-		auth_opened(c);
+	if (r->sent && c->state != CONN_CLOSED)
+		r->sent(c);
 }
 
 /* Those that are signed, as far as the first that is not. */

@@ -37,8 +37,8 @@ struct signer_request {
 	const char *topic;
 	uint8_t *body;
 	size_t body_n;
-	struct ack *ack; /* a PUBACK that may go once this is sent, or NULL */
-	bool opens;	 /* the session is open once it is sent (auth/result) */
+	struct ack *ack;		     /* a PUBACK that may go once this is sent, or NULL */
+	void (*sent)(struct broker_conn *c); /* is told when it is on the connection, or NULL */
 	/* A batch. */
 	unsigned n;
 	struct delivery **deliveries; /* NULL: gone meanwhile; behind nodes, in the same block */
@@ -56,10 +56,10 @@ struct signer {
 
 void signer_init(struct broker *b);
 void signer_deinit(struct broker *b);
-/* Signs body for `topic` to conn as a QoS 0 PUBLISH and sends it. Copies body. -ENOMEM: then ack is
- * still the caller's. */
+/* Signs body for `topic` to conn as a QoS 0 PUBLISH and sends it, then calls sent (NULL: nothing),
+ * unless the connection ends before. Copies body. -ENOMEM: then ack is still the caller's. */
 int signer_control(struct broker *b, struct broker_conn *conn, const char *topic, struct bytes body,
-		   struct ack *ack, bool opens) must_check;
+		   struct ack *ack, void (*sent)(struct broker_conn *c)) must_check;
 /* True where so many control messages wait for the token that nobody new should. */
 static inline bool signer_crowded(const struct signer *s)
 {

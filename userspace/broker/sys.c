@@ -130,7 +130,7 @@ static bool send_signed(struct broker_conn *c, const struct sys_value *v, struct
 	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u32(&w, ++c->secure->sys_n);
 	BUG_ON(w.bad);
-	return signer_control(c->broker, c, v->topic, bytes_of(body, w.used), NULL, false) == 0;
+	return signer_control(c->broker, c, v->topic, bytes_of(body, w.used), NULL, NULL) == 0;
 }
 
 static bool send_value(struct broker_conn *c, const struct sys_value *v, bool retain)

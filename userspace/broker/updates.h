@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the manager stated anew, to those who asked for it ($SSDTF/update, PROTOCOL 13). A session
+ * says up to which serial it has everything; it is sent what concerns it above that, now and after
+ * each newer bundle, one message at a time. Until the last of them is with the signer no delivery
+ * sets out for it, so that none comes by a grant that it has yet to be told of.
+ */
+#ifndef SSDTF_BROKER_UPDATES_H
+#define SSDTF_BROKER_UPDATES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "userspace/base/bytes.h"
+#include "userspace/base/list.h"
+
+struct broker;
+struct broker_conn;
+
+#define UPDATES_BYTES_MAX 60000 /* of one message, its trailer included */
+
+/* Of one connection. */
+struct updates_conn {
+	struct list ready; /* in updates.ready: something may be sent */
+	bool asked;	   /* it wants them, */
+	bool pending;	   /* and there may be some that it was not sent, */
+	bool out;	   /* and one message is with the signer */
+	uint64_t had;	   /* the serial up to which it has them, or will */
+	uint32_t n;	   /* the last number sent */
+	uint64_t next;	   /* the least number that is taken */
+};
+
+struct updates {
+	struct list ready;
+	bool more;			 /* some had no turn */
+	uint8_t body[UPDATES_BYTES_MAX]; /* of the message in hand */
+};
+
+void updates_init(struct updates *u);
+/* "What is newer?", its signature checked. False: malformed. */
+bool updates_ask(struct broker *b, struct broker_conn *c, struct bytes body);
+/* Another bundle is in force. */
+void updates_bundle(struct broker *b);
+/* May deliveries set out for it? What it still is to be sent is sent now, if that can be. */
+bool updates_told(struct broker *b, struct broker_conn *c);
+/* There is room on its connection again. */
+void updates_room(struct broker *b, struct broker_conn *c);
+void updates_turn(struct broker *b);
+
+#endif
