@@ -209,6 +209,7 @@ TEST_OF_test_distribution := userspace/manager
 TEST_OF_test_upgrade := userspace/manager
 TEST_OF_test_client := userspace/client/lib
 TEST_OF_test_client_batch := userspace/client/lib
+TEST_OF_test_client_update := userspace/client/lib
 TEST_OF_test_pubsub := userspace/client
 TEST_OF_test_flow := bench/flow
 LIBS_vectors := -ljansson
@@ -231,6 +232,7 @@ WITH_test_broker_outlets := fake_*
 WITH_test_broker_updates := fake_*
 WITH_test_client := ends
 WITH_test_client_batch := ends
+WITH_test_client_update := ends
 
 CFLAGS_tests := $(CFLAGS_hsm)
 TESTS := $(foreach t,$(TEST_NAMES),$(if $(TEST_OF_$(t)),$(O)/tests/$(t)))

@@ -12,7 +12,7 @@ const uint8_t ends_grant_id[GRANT_ID_BYTES] = { 0x6e, 1, 2, 3, 4, 5, 6, 7 };
 
 /* --- the parties ------------------------------------------------------------------------------ */
 
-static void keys_new(struct keys *k)
+void ends_keys_new(struct keys *k)
 {
 	ASSERT_EQ(p256_scalar_random(&k->scalar), 0);
 	ASSERT_EQ(p256_mul_base(&k->scalar, &k->point), 0);
@@ -57,11 +57,28 @@ static int on_counter_reserve(void *ctx, uint64_t mark)
 	return 0;
 }
 
+static int on_statement_store(void *ctx, struct bytes statement, const struct ssdtf_update *what)
+{
+	struct end *e = ctx;
+
+	if (e->store_fails)
+		return e->store_fails;
+	ASSERT_LE(statement.n, sizeof(e->stored) - e->stored_n);
+	memcpy(e->stored + e->stored_n, statement.p, statement.n);
+	e->stored_n += statement.n;
+	e->n_stored++;
+	e->stored_what = *what;
+	/* It does not count as had before it is stored. */
+	ASSERT_LT(ssdtf_updated_to(&e->client), what->serial);
+	return 0;
+}
+
 static const struct ssdtf_ops ops = {
 	.publish = on_publish,
 	.disconnect = on_disconnect,
 	.counter_load = on_counter_load,
 	.counter_reserve = on_counter_reserve,
+	.statement_store = on_statement_store,
 };
 
 /* --- the manager ------------------------------------------------------------------------------ */
@@ -117,15 +134,46 @@ void ends_bundle(struct fixture_client *f, const struct terms *t, struct end *to
 	to->bundle_n = w.used;
 }
 
+struct bytes ends_statement(const struct keys *by, enum statement_kind kind, uint64_t serial,
+			    const void *record, uint8_t out[ROOM])
+{
+	uint8_t body[ROOM], digest[P256_DIGEST_BYTES], sig[P256_SIG_BYTES];
+	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
+	struct statement s = { .kind = kind, .serial = serial };
+
+	if (kind == STATEMENT_SCOPE)
+		record_scope_encode(record, &w);
+	else if (kind == STATEMENT_GRANT)
+		record_grant_encode(record, &w);
+	else if (kind == STATEMENT_PARTY)
+		record_party_encode(record, &w);
+	else
+		record_broker_encode(record, &w);
+	s.body = bytes_of(body, w.used);
+	w = bytes_writer_of(out, ROOM);
+	statement_write_unsigned(&s, &w);
+	statement_digest(kind, bytes_of(out, w.used), digest);
+	ASSERT_EQ(p256_sign_digest(by->sign, digest, sig), 0);
+	bytes_write(&w, bytes_of(sig, sizeof(sig)));
+	ASSERT_FALSE(w.bad);
+	return bytes_of(out, w.used);
+}
+
 int ends_init(struct fixture_client *f, const struct terms *t, struct end *e, uint64_t serial_min)
 {
 	struct ssdtf_config config = {
 		.id = bytes_str(t->id),
 		.signing = &t->signing->scalar,
-		.encryption = t->encryption ? &f->reader.scalar : NULL,
+		.encryption = !t->encryption  ? NULL
+			      : e->encryption ? e->encryption
+					      : &f->reader.scalar,
+		.encryption_old = t->encryption ? e->encryption_old : NULL,
 		.manager = &f->manager.point,
 		.bundle = bytes_of(e->bundle, e->bundle_n),
 		.serial_min = serial_min,
+		.statements = e->statements,
+		.statements_n = e->statements_n,
+		.statements_room = e->statements_room,
 		.counter_step = 8,
 		.rekey_messages = e->rekey_messages,
 		.rekey_seconds = e->rekey_seconds,
@@ -201,13 +249,13 @@ void ends_setup(struct fixture_client *self, enum hpke_suite suite)
 
 	memset(self, 0, sizeof(*self));
 	self->now = (struct ssdtf_time){ .unix_ms = NOW_MS, .mono_ms = 5000 };
-	keys_new(&self->manager);
-	keys_new(&self->broker);
-	keys_new(&self->device);
-	keys_new(&self->receiver);
-	keys_new(&self->reader);
-	keys_new(&self->scope);
-	keys_new(&self->x);
+	ends_keys_new(&self->manager);
+	ends_keys_new(&self->broker);
+	ends_keys_new(&self->device);
+	ends_keys_new(&self->receiver);
+	ends_keys_new(&self->reader);
+	ends_keys_new(&self->scope);
+	ends_keys_new(&self->x);
 	ASSERT_EQ(p256_public_new(&self->device.point, &self->device_public), 0);
 	memcpy(terms.grant_id, ends_grant_id, sizeof(ends_grant_id));
 	terms.x = self->x.point;
@@ -347,6 +395,21 @@ struct ssdtf_event ends_session_open(struct fixture_client *f, struct end *e, ui
 	return event;
 }
 
+struct ssdtf_event ends_update(struct fixture_client *f, struct end *e, const struct bytes *list,
+			       unsigned n, uint32_t number)
+{
+	uint8_t body[ROOM];
+	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
+
+	bytes_write_u16(&w, (uint16_t)n);
+	for (unsigned i = 0; i < n; i++)
+		bytes_write_u32_view(&w, list[i]);
+	bytes_write(&w, bytes_of(e->r_b, sizeof(e->r_b)));
+	bytes_write_u32(&w, number);
+	ASSERT_FALSE(w.bad);
+	return ends_hand_signed(f, e, SSDTF_TOPIC_UPDATE, bytes_of(body, w.used));
+}
+
 void ends_take(struct delivery *d, struct bytes payload, const char *topic, uint8_t qos,
 	       bool retain)
 {
@@ -389,6 +452,32 @@ struct envelope ends_take_apart(struct fixture_client *f, const struct delivery 
 	ASSERT_EQ(e.level, 0);
 	ASSERT_TRUE(envelope_bind_fits(&e, bytes_str(DEVICE), bytes_str(topic)));
 	return e;
+}
+
+size_t ends_raise(struct bytes body, const struct secret32 *rk, const uint8_t *grant,
+		  const char *origin, struct bytes proof, bool zero_salt, uint8_t *to)
+{
+	struct bytes_writer w = bytes_writer_of(to, ROOM);
+	uint8_t x[P256_X_BYTES];
+	struct envelope_block b = { .grant = bytes_of(grant, GRANT_ID_BYTES),
+				    .x = bytes_of(x, sizeof(x)),
+				    .origin = bytes_str(origin),
+				    .proof = proof };
+	struct p256_point point;
+	struct envelope e;
+
+	ASSERT_EQ(envelope_parse(body, &e), 0);
+	if (e.level)
+		ASSERT_EQ(p256_point_lift(e.x.p, &point), 0);
+	else
+		ASSERT_EQ(p256_point_decompress(e.enc, &point), 0);
+	ASSERT_EQ(grant_convert(rk, &point, x), 0);
+	envelope_raise_head(&e, &b, &w);
+	bytes_write(&w, e.ct);
+	ASSERT_FALSE(w.bad);
+	if (zero_salt)
+		memset(to + ENVELOPE_FIXED_BYTES - 1 - ENVELOPE_SALT_BYTES, 0, ENVELOPE_SALT_BYTES);
+	return w.used;
 }
 
 size_t ends_convert(struct fixture_client *f, struct delivery *d, uint8_t *to)

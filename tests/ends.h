@@ -53,6 +53,15 @@ struct end {
 	uint32_t rekey_messages, rekey_seconds;
 	struct ssdtf_context *contexts;
 	unsigned n_contexts;
+	const struct secret32 *encryption, *encryption_old; /* NULL: the fixture's reader; none */
+	uint8_t statements[ROOM];
+	size_t statements_n, statements_room;
+	/* What statement_store() was given, one behind the other, and the last of it. */
+	uint8_t stored[ROOM];
+	size_t stored_n;
+	unsigned n_stored;
+	struct ssdtf_update stored_what;
+	int store_fails;
 };
 
 /* What a bundle says; the fixture's defaults are a device and a receiver that fit each other. */
@@ -103,6 +112,8 @@ struct delivery {
 
 extern const uint8_t ends_grant_id[GRANT_ID_BYTES];
 
+void ends_keys_new(struct keys *k);
+
 /* For FIXTURE_SETUP and FIXTURE_TEARDOWN. */
 void ends_setup(struct fixture_client *self, enum hpke_suite suite);
 void ends_teardown(struct fixture_client *self);
@@ -114,6 +125,10 @@ int ends_init(struct fixture_client *f, const struct terms *t, struct end *e, ui
 void ends_start(struct fixture_client *f, const struct terms *t, struct end *e);
 /* A receiver or device under other terms than the fixture began with. */
 void ends_restart(struct fixture_client *f, const struct terms *t, struct end *e);
+
+/* A statement with one of the records of record.h, signed by the manager or by another. */
+struct bytes ends_statement(const struct keys *by, enum statement_kind kind, uint64_t serial,
+			    const void *record, uint8_t out[ROOM]);
 
 /* --- the broker ------------------------------------------------------------------------------- */
 
@@ -134,6 +149,9 @@ struct ssdtf_event ends_hand_challenge(struct fixture_client *f, struct end *e,
 struct ssdtf_event ends_hand_result(struct fixture_client *f, struct end *e, uint64_t highest);
 /* The whole handshake, as it should go. */
 struct ssdtf_event ends_session_open(struct fixture_client *f, struct end *e, uint64_t highest);
+/* $SSDTF/update with these statements, as the number-th of this session. */
+struct ssdtf_event ends_update(struct fixture_client *f, struct end *e, const struct bytes *list,
+			       unsigned n, uint32_t number);
 
 /* --- messages --------------------------------------------------------------------------------- */
 
@@ -147,6 +165,9 @@ struct envelope ends_take_apart(struct fixture_client *f, const struct delivery 
 				const char *topic, struct publish_trailer *t);
 /* Level 0 to the level-1 body, unsigned; returns its length. */
 size_t ends_convert(struct fixture_client *f, struct delivery *d, uint8_t *to);
+/* Any body one level higher, by rk under that grant. */
+size_t ends_raise(struct bytes body, const struct secret32 *rk, const uint8_t *grant,
+		  const char *origin, struct bytes proof, bool zero_salt, uint8_t *to);
 /* Converts, signs with a trailer 1, and hands it to the receiver. */
 struct ssdtf_event ends_deliver(struct fixture_client *f, struct delivery *d);
 void ends_expect_refused(const struct ssdtf_event *e, unsigned reason);

@@ -113,6 +113,8 @@ static enum exchange_state take_publish(struct exchange *x, const struct mqtt_fr
 	case SSDTF_UNOPENED:
 	case SSDTF_ERROR:
 	case SSDTF_REPORTED:
+	case SSDTF_UPDATED:
+	case SSDTF_CLAIMED:
 	case SSDTF_IGNORED:
 		return EXCHANGE_FAILED;
 	}

@@ -236,6 +236,8 @@ static void take_event(struct link *l, const struct ssdtf_packet *p, const struc
 	case SSDTF_UNOPENED:
 	case SSDTF_ERROR:
 	case SSDTF_REPORTED:
+	case SSDTF_UPDATED:
+	case SSDTF_CLAIMED:
 	case SSDTF_IGNORED:
 		l->handler->event(l->ctx, p, e);
 		return;

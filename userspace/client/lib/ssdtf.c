@@ -25,28 +25,6 @@ const char *ssdtf_reason_text(unsigned reason)
 	return reason < ARRAY_SIZE(texts) ? texts[reason] : "unknown reason";
 }
 
-bool ssdtf_filters_match(struct bytes filters, struct bytes topic)
-{
-	struct bytes_reader r = bytes_reader_of(filters);
-
-	while (r.left && !r.bad)
-		if (record_filter_matches(bytes_read_u16_view(&r), topic))
-			return true;
-	return false;
-}
-
-/* The filters as they stand in the record, length fields and all. */
-static struct bytes filters_view(const struct bytes *filters, unsigned n)
-{
-	const uint8_t *begin, *end;
-
-	if (!n)
-		return bytes_of(NULL, 0);
-	begin = filters[0].p - 2;
-	end = filters[n - 1].p + filters[n - 1].n;
-	return bytes_of(begin, (size_t)(end - begin));
-}
-
 static int check_scopes(const struct bundle_party *b)
 {
 	struct bytes_reader r = b->scopes;
@@ -69,7 +47,7 @@ static int check_grants(const struct ssdtf_client *c, const struct bundle_party 
 	struct record_grant g;
 	int ret;
 
-	if (!c->reads)
+	if (!c->n_encryption)
 		return 0;
 	if (b->n_grants > SSDTF_GRANTS_MAX)
 		return -E2BIG;
@@ -77,8 +55,8 @@ static int check_grants(const struct ssdtf_client *c, const struct bundle_party 
 		ret = bundle_party_next_grant(&r, &g);
 		if (ret)
 			return ret;
-		if (!bytes_equal(g.receiver, b->party_id) ||
-		    memcmp(g.b.b, c->encryption_point.b, P256_POINT_BYTES))
+		if (!bytes_equal(g.receiver, b->party_id) || g.flags & RECORD_GRANT_HOP ||
+		    ssdtf_grant_key(c, &g) < 0)
 			return -EPERM;
 	}
 	return 0;
@@ -132,12 +110,6 @@ static int check_bundle(const struct ssdtf_client *c, struct bytes bytes, struct
 	return 0;
 }
 
-/* 0 wishes nothing. */
-static uint32_t within(uint32_t wish, uint32_t most)
-{
-	return wish && wish < most ? wish : most;
-}
-
 static void take_scopes(struct ssdtf_client *c)
 {
 	struct bytes_reader r = c->bundle.scopes;
@@ -145,22 +117,8 @@ static void take_scopes(struct ssdtf_client *c)
 
 	ssdtf_contexts_close(c);
 	c->n_scopes = 0;
-	while (c->n_scopes < c->bundle.n_scopes && !bundle_party_next_scope(&r, &s)) {
-		struct ssdtf_scope *to = &c->scopes[c->n_scopes++];
-
-		to->key_id = s.key_id;
-		to->epoch = s.epoch;
-		to->name = s.name;
-		to->filters = filters_view(s.filters, s.n_filters);
-		to->not_before_ms = s.not_before_ms;
-		to->not_after_ms = s.not_after_ms;
-		to->a = s.a;
-		to->suite = (enum hpke_suite)s.suite;
-		to->messages_max = within(c->rekey_messages,
-					  within(s.rekey_messages, SSDTF_CONTEXT_MESSAGES_MAX));
-		to->seconds_max = within(c->rekey_seconds,
-					 within(s.rekey_seconds, SSDTF_CONTEXT_SECONDS_MAX));
-	}
+	while (c->n_scopes < c->bundle.n_scopes && !bundle_party_next_scope(&r, &s))
+		ssdtf_scope_add(c, &s, NULL);
 }
 
 static void take_grants(struct ssdtf_client *c)
@@ -171,65 +129,70 @@ static void take_grants(struct ssdtf_client *c)
 	ssdtf_contexts_wipe(c);
 	secret_wipe(c->grants, sizeof(c->grants));
 	c->n_grants = 0;
-	while (c->reads && c->n_grants < c->bundle.n_grants && !bundle_party_next_grant(&r, &g)) {
-		struct ssdtf_grant *to = &c->grants[c->n_grants++];
-
-		memcpy(to->grant_id, g.grant_id, GRANT_ID_BYTES);
-		to->key_id = g.key_id;
-		to->flags = g.flags;
-		to->filters = filters_view(g.filters, g.n_filters);
-		to->not_before_ms = g.not_before_ms;
-		to->not_after_ms = g.not_after_ms;
-		to->a = g.a;
-		to->u.x = g.x;
-	}
+	while (c->n_encryption && c->n_grants < c->bundle.n_grants &&
+	       !bundle_party_next_grant(&r, &g))
+		ssdtf_grant_add(c, &g, NULL);
 }
 
 static int load(struct ssdtf_client *c, struct bytes bytes, struct bytes id, uint64_t serial_min,
 		uint64_t now_ms)
 {
-	struct p256_public *broker;
 	struct bundle_party b;
 	struct statement s;
 	int ret = check_bundle(c, bytes, id, serial_min, now_ms, &s, &b);
 
+	if (!ret)
+		ret = ssdtf_broker_take(c, &b.broker);
 	if (ret)
 		return ret;
-	ret = p256_public_new(&b.broker.signing, &broker);
-	if (ret)
-		return ret;
-	p256_public_free(c->broker);
-	c->broker = broker;
-	hash_one(bytes_of(b.broker.signing.b, P256_POINT_BYTES), c->broker_hash);
 	secret_wipe(&c->bundle, sizeof(c->bundle)); /* K_adm */
 	c->bundle = b;
 	c->id = b.party_id;
-	c->serial = s.serial;
+	c->bundle_serial = c->serial = s.serial;
 	take_scopes(c);
 	take_grants(c);
-	/* What was remembered stood under the old bundle's keys. */
-	ssdtf_signers_forget(c);
+	ssdtf_statements_take(c, now_ms);
+	return 0;
+}
+
+/* Who has no bundle knows only whom to ask for one. */
+static int identify(struct ssdtf_client *c, const struct ssdtf_identity *who)
+{
+	struct bundle_party b = {
+		.party_id = who->id,
+		.signing = c->signing_point,
+		.broker = { .gateway_id = who->gateway_id, .signing = who->broker },
+	};
+	int ret = ssdtf_broker_take(c, &b.broker);
+
+	if (ret)
+		return ret;
+	memcpy(b.k_adm, who->k_adm, sizeof(b.k_adm));
+	c->bundle = b;
+	c->id = who->id;
+	secret_wipe(&b, sizeof(b));
 	return 0;
 }
 
 int ssdtf_load_bundle(struct ssdtf_client *c, struct bytes bundle, struct ssdtf_time now)
 {
-	return load(c, bundle, c->id, c->serial, now.unix_ms);
+	return load(c, bundle, c->id, c->bundle_serial, now.unix_ms);
 }
 
 static int load_keys(struct ssdtf_client *c, const struct ssdtf_config *config)
 {
+	const struct secret32 *const encryption[] = { config->encryption, config->encryption_old };
 	int ret = p256_private_new(config->signing, &c->signing);
 
 	if (ret)
 		return ret;
 	p256_private_point(c->signing, &c->signing_point);
-	if (config->encryption) {
-		ret = p256_mul_base(config->encryption, &c->encryption_point);
+	for (unsigned i = 0; i < ARRAY_SIZE(encryption) && encryption[i]; i++) {
+		ret = p256_mul_base(encryption[i], &c->encryption[i].point);
 		if (ret)
 			return ret;
-		c->encryption = *config->encryption;
-		c->reads = true;
+		c->encryption[i].scalar = *encryption[i];
+		c->n_encryption++;
 	}
 	return p256_public_new(config->manager, &c->manager);
 }
@@ -241,7 +204,12 @@ static bool config_is_whole(const struct ssdtf_config *config)
 	return config->signing && config->manager && ops && ops->publish && ops->disconnect &&
 	       ops->counter_load && ops->counter_reserve &&
 	       (!config->encryption || config->n_origins) &&
-	       (!config->n_origins || config->origins) && (!config->contexts || config->n_contexts);
+	       (!config->n_origins || config->origins) &&
+	       (!config->contexts || config->n_contexts) &&
+	       (!config->encryption_old || config->encryption) &&
+	       (!config->identity || !config->bundle.n) &&
+	       (!config->statements_room || config->statements) &&
+	       config->statements_n <= config->statements_room;
 }
 
 int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config, struct ssdtf_time now)
@@ -267,8 +235,15 @@ int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config, struct
 	c->rekey_messages = config->rekey_messages;
 	c->rekey_seconds = config->rekey_seconds;
 	c->counter_step = config->counter_step ? config->counter_step : SSDTF_COUNTER_STEP;
+	c->statements.p = config->statements;
+	c->statements.n = config->statements_n;
+	c->statements.room = config->statements_room;
 	ret = load_keys(c, config);
 	if (!ret)
+		ret = ssdtf_statements_check(c);
+	if (!ret && config->identity)
+		ret = identify(c, config->identity);
+	else if (!ret)
 		ret = load(c, config->bundle, config->id, config->serial_min, now.unix_ms);
 	if (!ret)
 		ret = ssdtf_counter_init(c);
@@ -282,7 +257,7 @@ void ssdtf_deinit(struct ssdtf_client *c)
 	ssdtf_contexts_close(c);
 	ssdtf_contexts_wipe(c);
 	ssdtf_signers_forget(c);
-	p256_public_free(c->broker);
+	ssdtf_signer_deinit(&c->broker);
 	p256_public_free(c->manager);
 	p256_private_free(c->signing);
 	secret_wipe(c, sizeof(*c));
@@ -295,7 +270,17 @@ struct bytes ssdtf_id(const struct ssdtf_client *c)
 
 uint64_t ssdtf_serial(const struct ssdtf_client *c)
 {
+	return c->bundle_serial;
+}
+
+uint64_t ssdtf_updated_to(const struct ssdtf_client *c)
+{
 	return c->serial;
+}
+
+struct bytes ssdtf_statements(const struct ssdtf_client *c)
+{
+	return bytes_of(c->statements.p, c->statements.n);
 }
 
 struct bytes ssdtf_gateway(const struct ssdtf_client *c)
@@ -305,5 +290,5 @@ struct bytes ssdtf_gateway(const struct ssdtf_client *c)
 
 const uint8_t *ssdtf_broker_hash(const struct ssdtf_client *c)
 {
-	return c->broker_hash;
+	return c->broker_hashes[c->broker_key];
 }

@@ -11,6 +11,7 @@
  *   struct ssdtf_event: authenticated, a message opened, an error, one that would not open ...
  *   ssdtf_seal()           --> payload ------------------------------> PUBLISH
  *   ssdtf_seal_batch()     --> several, under one signature ---------> PUBLISH ...
+ *   ssdtf_ask_updates()    --> "what is newer than what I have?" -----> PUBLISH; statements come
  *   ssdtf_on_disconnect()  <------------------------------------------ the connection ended
  *
  * The library is C99, does no I/O, reads no clock and allocates nothing itself (the crypto library
@@ -35,7 +36,9 @@
 #include "userspace/base/replay.h"
 #include "userspace/base/secret.h"
 #include "userspace/bundle/bundle.h"
+#include "userspace/bundle/claim.h"
 #include "userspace/bundle/record.h"
+#include "userspace/bundle/statement.h"
 #include "userspace/crypto/admission.h"
 #include "userspace/crypto/envelope.h"
 #include "userspace/crypto/grant.h"
@@ -44,10 +47,12 @@
 
 /* A firmware may lower these to save memory; a bundle that holds more is refused with -E2BIG. */
 #ifndef SSDTF_SCOPES_MAX
-#define SSDTF_SCOPES_MAX 16 /* scopes it may publish under; some 400 bytes each */
+#define SSDTF_SCOPES_MAX                                                         \
+	16 /* scopes it may publish under, and their epochs; some 400 bytes each \
+	    */
 #endif
 #ifndef SSDTF_GRANTS_MAX
-#define SSDTF_GRANTS_MAX 64 /* key ids it may read; some 200 bytes each */
+#define SSDTF_GRANTS_MAX 64 /* grants it holds, two a scope for a while; some 200 bytes each */
 #endif
 /* Batch signatures remembered as verified, the broker's and the origins': as many as have batches
  * on their way at one time. 40 bytes each. */
@@ -81,9 +86,27 @@
 #define SSDTF_DELIVERED_BYTES_MAX(n) \
 	(ENVELOPE_SEALED_BYTES(n) + SSDTF_BLOCK_BYTES_MAX + PUBLISH_TRAILER_BYTES_MAX)
 
+/* In a scope whose plaintexts are padded (PROTOCOL 2), n bytes are sealed as ssdtf_padded_bytes(n),
+ * which is never more than this. So SSDTF_SEALED_BYTES(SSDTF_PADDED_BYTES_MAX(n)) is room for any.
+ */
+#define SSDTF_PAD_BYTES_MIN  32
+#define SSDTF_PAD_BYTES_STEP 65536
+#define SSDTF_PADDED_BYTES_MAX(n)                           \
+	((n) < SSDTF_PAD_BYTES_MIN    ? SSDTF_PAD_BYTES_MIN \
+	 : (n) < SSDTF_PAD_BYTES_STEP ? 2 * (n)             \
+				      : (n) + SSDTF_PAD_BYTES_STEP)
+/* Exactly; 0 for 0. SIZE_MAX where no such plaintext can be. */
+size_t ssdtf_padded_bytes(size_t n);
+/* Writes it at out, which may be where plain is. -ENOBUFS. */
+int ssdtf_pad(struct bytes plain, uint8_t *out, size_t room) must_check;
+/* *v without its padding. -EBADMSG where it has none. */
+int ssdtf_unpad(struct bytes *v) must_check;
+
 #define SSDTF_TOPIC_ERROR  "$SSDTF/error"
 #define SSDTF_TOPIC_NACK   "$SSDTF/nack"
 #define SSDTF_TOPIC_REPORT "$SSDTF/report"
+#define SSDTF_TOPIC_UPDATE "$SSDTF/update"
+#define SSDTF_TOPIC_CLAIM  CLAIM_TOPIC
 
 /* PROTOCOL 7's reasons. */
 enum ssdtf_reason {
@@ -108,6 +131,15 @@ struct ssdtf_time {
 	uint64_t mono_ms;
 };
 
+/* What a statement of the manager's changes (PROTOCOL 13). Views are into the statement. */
+struct ssdtf_update {
+	enum statement_kind kind; /* SCOPE, GRANT, PARTY or BROKER */
+	uint64_t serial;
+	struct bytes name; /* the scope's, also of a grant; the party's or the gateway's id */
+	uint32_t key_id;   /* of scope and grant */
+	bool removed;	   /* the party was revoked */
+};
+
 /*
  * What the library asks of its surroundings. Called only from within functions of this header; a
  * callback calls none of them.
@@ -124,6 +156,11 @@ struct ssdtf_ops {
 	 * One write covers counter_step messages; after a reboot the counter goes on behind the
 	 * mark. */
 	int (*counter_reserve)(void *ctx, uint64_t mark);
+	/* Stores durably, before it returns, a statement that is about to be taken: given back in
+	 * config.statements it holds after a restart, too. May be NULL. Where it fails the
+	 * statement is not taken, nor those behind it; the broker sends them again when it is
+	 * asked. */
+	int (*statement_store)(void *ctx, struct bytes statement, const struct ssdtf_update *what);
 };
 
 /*
@@ -153,15 +190,33 @@ struct ssdtf_context {
 	struct envelope_receiver receiver;
 };
 
-/* Keys are copied. bundle, origins, contexts and ops stay the caller's and must stay in place: the
- * bundle until the next one is loaded, the others until deinit. */
+/* Who it is, for one that has no bundle yet: it can claim (PROTOCOL 15) and nothing else. */
+struct ssdtf_identity {
+	struct bytes id, gateway_id;
+	uint8_t k_adm[ADMISSION_KEY_BYTES];
+	struct p256_point broker;
+};
+
+/* Keys are copied. bundle, statements, origins, contexts and ops stay the caller's and must stay in
+ * place: the bundle until the next one is loaded, the others until deinit. */
 struct ssdtf_config {
 	struct bytes id; /* who the bundle must be for; empty: whoever has these keys */
 	const struct secret32 *signing;
 	const struct secret32 *encryption; /* NULL: reads nothing */
-	const struct p256_point *manager;  /* whose bundles are believed */
+	const struct secret32
+		*encryption_old;	  /* NULL, or the one before: grants name one or other */
+	const struct p256_point *manager; /* whose bundles are believed */
 	struct bytes bundle;
-	uint64_t serial_min;   /* a bundle below this serial is refused */
+	const struct ssdtf_identity *identity; /* instead of a bundle; its views stay in place */
+	uint64_t serial_min;		       /* a bundle below this serial is refused */
+	/*
+	 * Memory for the manager's later statements (PROTOCOL 13), whole and one behind the other:
+	 * 96 bytes and the record each, some 330 for a scope or a party, 450 for a grant. The first
+	 * statements_n bytes are those that statement_store() was given before. What is superseded
+	 * makes room for what comes; what finds none is not taken. NULL: takes no updates.
+	 */
+	uint8_t *statements;
+	size_t statements_n, statements_room;
 	uint32_t counter_step; /* 0: SSDTF_COUNTER_STEP */
 	/* A sending context serves so many messages and seconds at most. What the bundle says of a
 	 * scope holds where it is lower, or these are 0. */
@@ -178,10 +233,12 @@ struct ssdtf_config {
 /* --- the client's memory: no fields for the caller -------------------------------------------- */
 
 struct ssdtf_scope {
+	const uint8_t *source; /* the statement that its views are in; NULL: the bundle */
 	uint32_t key_id;
 	uint32_t epoch;
 	struct bytes name;
-	struct bytes filters; /* n * u16+, in the bundle */
+	struct bytes filters; /* n * u16+ */
+	bool padded;
 	uint64_t not_before_ms, not_after_ms;
 	struct p256_point a;
 	enum hpke_suite suite;
@@ -194,10 +251,12 @@ struct ssdtf_scope {
 };
 
 struct ssdtf_grant {
+	const uint8_t *source; /* as above */
 	uint8_t grant_id[GRANT_ID_BYTES];
 	uint32_t key_id;
 	uint8_t flags;
-	struct bytes filters; /* n * u16+, in the bundle */
+	uint8_t key;	      /* which of our encryption keys it is for */
+	struct bytes filters; /* n * u16+ */
 	uint64_t not_before_ms, not_after_ms;
 	struct p256_point a;
 	bool ready; /* d is known, x no longer */
@@ -207,15 +266,27 @@ struct ssdtf_grant {
 	} u;
 };
 
+/* Whose signatures are checked: by its key and, until then, by another. */
+struct ssdtf_signer {
+	struct p256_public *key, *other; /* other may be NULL */
+	uint64_t other_until_ms;	 /* 0: without end */
+};
+
 struct ssdtf_key {
-	struct bytes id; /* in the bundle; empty: unused */
-	struct p256_public *key;
-	uint64_t used;
+	struct bytes id; /* in the bundle or a statement */
+	struct ssdtf_signer signer;
+	uint64_t used; /* 0: unused */
 };
 
 struct ssdtf_root {
 	uint64_t used;		  /* 0: unused */
 	uint8_t name[HASH_BYTES]; /* of root, signature and signer */
+	uint64_t until_ms;	  /* 0: without end */
+};
+
+struct ssdtf_encryption {
+	struct secret32 scalar;
+	struct p256_point point;
 };
 
 struct ssdtf_failed {
@@ -237,8 +308,8 @@ struct ssdtf_session {
 	uint8_t level, flags;
 	uint8_t binding[SSDTF_BINDING_BYTES_MAX];
 	uint8_t binding_n;
-	bool heard;    /* n_in is that of a notice */
-	uint32_t n_in; /* PROTOCOL 7's n, broker to us */
+	uint64_t next_n[3]; /* PROTOCOL 7's n, broker to us, by enum ssdtf_counted: the least taken
+			     */
 	uint32_t n_out;
 };
 
@@ -249,6 +320,7 @@ struct ssdtf_stats {
 	uint64_t contexts_reused; /* messages that needed none */
 	uint64_t sealed, signatures, contexts, opened, replayed, unopened, ignored;
 	uint64_t origins_forgotten;
+	uint64_t updates; /* statements taken */
 };
 
 struct ssdtf_client {
@@ -257,14 +329,19 @@ struct ssdtf_client {
 	struct bytes id; /* in the bundle */
 	struct p256_point signing_point;
 	struct p256_private *signing;
-	bool reads;
-	struct secret32 encryption;
-	struct p256_point encryption_point;
+	struct ssdtf_encryption encryption[2];
+	unsigned n_encryption; /* 0: reads nothing */
 	struct p256_public *manager;
-	struct p256_public *broker;
-	uint8_t broker_hash[HASH_BYTES];
-	uint64_t serial;
+	struct ssdtf_signer broker;
+	uint8_t broker_hashes[2][HASH_BYTES];
+	unsigned broker_key; /* which of the two it signed with last */
+	uint64_t bundle_serial;
+	uint64_t serial; /* of the newest statement had; not below the bundle's */
 	struct bundle_party bundle;
+	struct {
+		uint8_t *p;
+		size_t n, room;
+	} statements;
 	unsigned n_scopes, n_grants;
 	struct ssdtf_scope scopes[SSDTF_SCOPES_MAX];
 	struct ssdtf_grant grants[SSDTF_GRANTS_MAX];
@@ -291,11 +368,13 @@ struct ssdtf_client {
 /* --- set-up ----------------------------------------------------------------------------------- */
 
 /*
- * Verifies the bundle, takes it apart and loads the counter. Errors: -EINVAL a config that cannot
- * be; -EBADMSG the bundle is not the manager's or is damaged; -ESTALE its serial is below
- * serial_min; -ETIME it is not valid now; -EPERM it is for another id or other keys; -E2BIG more
- * scopes or grants than the maxima; those of p256.h and of counter_load. On failure there is
- * nothing to deinit.
+ * Verifies the bundle and the statements, takes them apart and loads the counter. Of the statements
+ * those that are newer than the bundle hold; what is of no use any more is taken out of their
+ * memory (ssdtf_statements() is what is left). Errors: -EINVAL a config that cannot be; -EBADMSG
+ * the bundle is not the manager's or is damaged; -EILSEQ the statements are; -ESTALE the bundle's
+ * serial is below serial_min; -ETIME it is not valid now; -EPERM it is for another id or other
+ * keys; -E2BIG more scopes or grants than the maxima; those of p256.h and of counter_load. On
+ * failure there is nothing to deinit.
  */
 int ssdtf_init(struct ssdtf_client *c, const struct ssdtf_config *config,
 	       struct ssdtf_time now) must_check;
@@ -303,7 +382,8 @@ void ssdtf_deinit(struct ssdtf_client *c);
 
 /*
  * A newer bundle (the same serial is taken too) in place of the one in use; errors as above, and
- * then the old one stays. The session goes on, sending contexts are opened anew.
+ * then the old one stays. Statements that are newer still hold. The session goes on, sending
+ * contexts are opened anew.
  */
 int ssdtf_load_bundle(struct ssdtf_client *c, struct bytes bundle,
 		      struct ssdtf_time now) must_check;
@@ -314,8 +394,12 @@ struct bytes ssdtf_id(const struct ssdtf_client *c);
 uint64_t ssdtf_serial(const struct ssdtf_client *c);
 /* The id of the gateway that the bundle names. A view into the bundle. */
 struct bytes ssdtf_gateway(const struct ssdtf_client *c);
-/* SHA-256 of the broker's public point: what people compare. */
+/* SHA-256 of the broker's public point, the one that it signed with last: what people compare. */
 const uint8_t *ssdtf_broker_hash(const struct ssdtf_client *c);
+/* The statements that hold, for who keeps them all at once. A view into config.statements. */
+struct bytes ssdtf_statements(const struct ssdtf_client *c);
+/* Of the newest that the manager stated and this party has, in the bundle or behind it. */
+uint64_t ssdtf_updated_to(const struct ssdtf_client *c);
 
 /* --- the session ------------------------------------------------------------------------------ */
 
@@ -361,6 +445,8 @@ enum ssdtf_event_kind {
 	SSDTF_UNOPENED,	     /* one is of no use: ssdtf_nack() if ask_again, else ssdtf_report() */
 	SSDTF_ERROR,	     /* the broker refused a message of ours */
 	SSDTF_REPORTED,	     /* to a manager: somebody complains */
+	SSDTF_UPDATED,	     /* the manager stated something anew, and it was taken */
+	SSDTF_CLAIMED,	     /* the answer to ssdtf_claim() */
 	SSDTF_IGNORED,	     /* forged, stale or out of place; nothing is to be done */
 };
 
@@ -378,7 +464,8 @@ enum ssdtf_proof {
 struct ssdtf_event {
 	enum ssdtf_event_kind kind;
 
-	/* AUTH_FAILED, UNOPENED, REPLAYED, IGNORED: for people, a constant. */
+	/* AUTH_FAILED, UNOPENED, REPLAYED, IGNORED: for people, a constant. UPDATED: why one of the
+	 * statements was not taken, or NULL. */
 	const char *why;
 
 	/* UNOPENED, ERROR, REPORTED: enum ssdtf_reason, or a number that is not known yet. */
@@ -392,7 +479,7 @@ struct ssdtf_event {
 	 * is complained of. */
 	struct bytes origin;
 
-	/* ERROR, REPORTED: the peer's words, any bytes. */
+	/* ERROR, REPORTED, CLAIMED: the peer's words, any bytes. */
 	struct bytes text;
 
 	/* AUTHENTICATED: a message was acknowledged that the broker never accepted; the broker
@@ -415,6 +502,15 @@ struct ssdtf_event {
 	/* REPORTED: who complains, and whether under the key that the bundle certifies for it. */
 	struct bytes reporter;
 	bool reporter_verified;
+
+	/* UPDATED: how many statements were taken (perhaps none), and the last of them. */
+	unsigned updates;
+	struct ssdtf_update update;
+
+	/* CLAIMED; where it is certified, sealed is the party's bundle for claim_open(). */
+	enum claim_result claim;
+	struct p256_point enc;
+	struct bytes sealed;
 };
 
 /*
@@ -436,7 +532,8 @@ struct ssdtf_sealed {
 
 /*
  * Seals and signs plain for a PUBLISH with exactly this topic, QoS and RETAIN. out has room for
- * SSDTF_SEALED_BYTES(plain.n) and does not overlap plain. May be called with no session open.
+ * SSDTF_SEALED_BYTES(plain.n), of the padded size where the scope is padded, and does not overlap
+ * plain. May be called with no session open.
  * Sending again means these bytes again. Errors: -EACCES no scope of the bundle covers topic;
  * -ETIME the one that does is not valid now; -EINVAL no topic name, or QoS above 2; -ENOBUFS;
  * -EOVERFLOW counters are used up; those of p256.h and of counter_reserve.
@@ -452,7 +549,7 @@ int ssdtf_seal_will(struct ssdtf_client *c, struct bytes topic, struct bytes pla
 
 /*
  * One message of a batch. Only what the first part says is the caller's; out has room for
- * SSDTF_SEALED_BATCH_BYTES(plain.n, size of the batch).
+ * SSDTF_SEALED_BATCH_BYTES(plain.n, size of the batch), of the padded size as above.
  */
 struct ssdtf_outgoing {
 	struct bytes topic, plain;
@@ -489,6 +586,8 @@ int ssdtf_seal_batch(struct ssdtf_client *c, struct ssdtf_outgoing *list, unsign
 /* How long a context is kept that seals for topic now. -EACCES and -ETIME as above. */
 struct ssdtf_rekey {
 	uint32_t messages, seconds;
+	uint32_t key_id; /* to whose key */
+	bool padded;
 };
 int ssdtf_rekey(struct ssdtf_client *c, struct bytes topic, struct ssdtf_time now,
 		struct ssdtf_rekey *ret_rekey) must_check;
@@ -496,6 +595,27 @@ int ssdtf_rekey(struct ssdtf_client *c, struct bytes topic, struct ssdtf_time no
 /* A PUBACK or PUBCOMP came for the message with this counter. Lets the next session see whether it
  * was forged; calling it is otherwise optional. */
 void ssdtf_acknowledged(struct ssdtf_client *c, uint64_t counter);
+
+/* --- updates ---------------------------------------------------------------------------------- */
+
+/*
+ * Tells the broker what was had, so that it sends what the manager stated since, now and as long as
+ * the session lasts; call it when a session opens. Scopes are sealed to under their new key from
+ * the next message on (what was sealed before stays valid for a while), grants are added to those
+ * that are held, keys of origins and of the broker are replaced. -ENOTCONN with no session open;
+ * -ENOTSUP where the configuration has no room for statements.
+ */
+int ssdtf_ask_updates(struct ssdtf_client *c) must_check;
+
+/* --- claiming --------------------------------------------------------------------------------- */
+
+/*
+ * Claims the certification of a new signing key (PROTOCOL 15), in a session under the key of a
+ * claim code: config.signing and config.identity are claim_keys()' and the code's. SSDTF_CLAIMED is
+ * what comes of it. answer is the public half of a key for claim_open(). -ENOTCONN; p256.h's.
+ */
+int ssdtf_claim(struct ssdtf_client *c, const struct p256_private *signing,
+		const struct p256_point *answer) must_check;
 
 /* --- complaining ------------------------------------------------------------------------------ */
 

@@ -58,6 +58,13 @@ void ssdtf_context_keep(struct ssdtf_client *c, uint32_t grant, const struct env
 	oldest->receiver = *receiver;
 }
 
+void ssdtf_contexts_wipe_grant(struct ssdtf_client *c, uint32_t grant)
+{
+	for (unsigned i = 0; i < c->n_contexts; i++)
+		if (c->contexts[i].grant == grant)
+			secret_wipe(&c->contexts[i], sizeof(c->contexts[i]));
+}
+
 void ssdtf_contexts_wipe(struct ssdtf_client *c)
 {
 	secret_wipe(c->contexts, c->n_contexts * sizeof(c->contexts[0]));

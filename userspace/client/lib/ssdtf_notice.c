@@ -7,8 +7,8 @@
 
 /* --- incoming --------------------------------------------------------------------------------- */
 
-/* The end of a notice: R_b || u32 n. NULL where it is of this session and newer than the last. */
-static const char *check_tail(struct ssdtf_session *s, struct bytes_reader *r)
+const char *ssdtf_check_tail(struct ssdtf_session *s, enum ssdtf_counted which,
+			     struct bytes_reader *r)
 {
 	struct bytes r_b = bytes_read_view(r, SSDTF_NONCE_BYTES);
 	uint32_t n = bytes_read_u32(r);
@@ -17,10 +17,9 @@ static const char *check_tail(struct ssdtf_session *s, struct bytes_reader *r)
 		return "a malformed notice";
 	if (!bytes_equal(r_b, bytes_of(s->r_b, sizeof(s->r_b))))
 		return "a notice of another session";
-	if (s->heard && n <= s->n_in)
+	if (n < s->next_n[which])
 		return "a notice that was here before";
-	s->heard = true;
-	s->n_in = n;
+	s->next_n[which] = (uint64_t)n + 1;
 	return NULL;
 }
 
@@ -45,7 +44,7 @@ int ssdtf_take_error(struct ssdtf_client *c, const struct ssdtf_packet *p,
 	e.reason = bytes_read_u8(&r);
 	e.counter = bytes_read_u64(&r);
 	e.text = bytes_read_u16_view(&r);
-	e.why = check_tail(&c->session, &r);
+	e.why = ssdtf_check_tail(&c->session, SSDTF_COUNTED_ERROR, &r);
 	if (e.why) {
 		ssdtf_event_init(ret_event, SSDTF_IGNORED, e.why);
 		return 0;
@@ -57,11 +56,10 @@ int ssdtf_take_error(struct ssdtf_client *c, const struct ssdtf_packet *p,
 	return 0;
 }
 
-/* The reporter's own signature, over what it sent the broker. -ENOENT: its key is not in the
- * bundle. */
+/* The reporter's own signature, over what it sent the broker. -ENOENT: its key is not certified. */
 static int verify_reporter(struct ssdtf_client *c, const char *topic, struct bytes reporter,
 			   uint8_t first, struct bytes properties, const struct bytes body,
-			   const struct publish_trailer *t)
+			   const struct publish_trailer *t, uint64_t now_ms)
 {
 	struct publish p = {
 		.first = first,
@@ -71,13 +69,8 @@ static int verify_reporter(struct ssdtf_client *c, const char *topic, struct byt
 		.body_parts = 1,
 		.client_id = reporter,
 	};
-	const struct p256_public *key;
-	int ret = ssdtf_key_of(c, reporter, &key);
 
-	if (ret)
-		return ret;
-	c->stats.verifications++;
-	return publish_verify(&p, t, key);
+	return ssdtf_verify(c, &p, t, reporter, now_ms);
 }
 
 /*
@@ -85,7 +78,8 @@ static int verify_reporter(struct ssdtf_client *c, const char *topic, struct byt
  * inner := u8 reason || u64 counter || u8+ id || u16+ text || R_b || u32 n   (of its own session)
  * or a nack that the broker passes on: the same without text.
  */
-static int parse_report(struct ssdtf_client *c, struct bytes outer, struct ssdtf_event *e)
+static int parse_report(struct ssdtf_client *c, struct bytes outer, uint64_t now_ms,
+			struct ssdtf_event *e)
 {
 	struct bytes_reader r;
 	struct publish_trailer t;
@@ -114,12 +108,12 @@ static int parse_report(struct ssdtf_client *c, struct bytes outer, struct ssdtf
 	if (!bytes_read_done(&r))
 		return -EBADMSG;
 	ret = verify_reporter(c, nack ? SSDTF_TOPIC_NACK : SSDTF_TOPIC_REPORT, e->reporter, first,
-			      properties, inner, &t);
+			      properties, inner, &t, now_ms);
 	e->reporter_verified = !ret;
 	return ret == -ENOENT ? 0 : ret;
 }
 
-int ssdtf_take_report(struct ssdtf_client *c, const struct ssdtf_packet *p,
+int ssdtf_take_report(struct ssdtf_client *c, const struct ssdtf_packet *p, struct ssdtf_time now,
 		      struct ssdtf_event *ret_event)
 {
 	struct ssdtf_event e;
@@ -128,7 +122,7 @@ int ssdtf_take_report(struct ssdtf_client *c, const struct ssdtf_packet *p,
 
 	ssdtf_event_init(&e, SSDTF_REPORTED, NULL);
 	if (!ret)
-		ret = parse_report(c, outer, &e);
+		ret = parse_report(c, outer, now.unix_ms, &e);
 	if (ret && !ssdtf_is_peers_fault(ret))
 		return ret;
 	if (ret)
@@ -139,8 +133,8 @@ int ssdtf_take_report(struct ssdtf_client *c, const struct ssdtf_packet *p,
 
 /* --- outgoing --------------------------------------------------------------------------------- */
 
-static int send_notice(struct ssdtf_client *c, const char *topic, struct bytes_writer *w,
-		       const uint8_t *begin)
+int ssdtf_send_counted(struct ssdtf_client *c, const char *topic, struct bytes_writer *w,
+		       const uint8_t *body)
 {
 	struct ssdtf_session *s = &c->session;
 
@@ -152,7 +146,7 @@ static int send_notice(struct ssdtf_client *c, const char *topic, struct bytes_w
 	bytes_write_u32(w, s->n_out);
 	if (w->bad)
 		return -EINVAL;
-	return ssdtf_send_signed(c, topic, bytes_of(begin, w->used));
+	return ssdtf_send_signed(c, topic, bytes_of(body, w->used));
 }
 
 /* body := u8 reason || u64 counter || u8+ origin || R_b || u32 n */
@@ -168,7 +162,7 @@ int ssdtf_nack(struct ssdtf_client *c, const struct ssdtf_event *event)
 	bytes_write_u8(&w, (uint8_t)event->reason);
 	bytes_write_u64(&w, event->counter);
 	bytes_write_u8_view(&w, event->origin);
-	return send_notice(c, SSDTF_TOPIC_NACK, &w, body);
+	return ssdtf_send_counted(c, SSDTF_TOPIC_NACK, &w, body);
 }
 
 /* body := u8 reason || u64 counter || u8+ id complained of || u16+ text || R_b || u32 n */
@@ -188,5 +182,5 @@ int ssdtf_report(struct ssdtf_client *c, unsigned reason, uint64_t counter, stru
 	bytes_write_u64(&w, counter);
 	bytes_write_u8_view(&w, id);
 	bytes_write_u16_view(&w, text);
-	return send_notice(c, SSDTF_TOPIC_REPORT, &w, body);
+	return ssdtf_send_counted(c, SSDTF_TOPIC_REPORT, &w, body);
 }

@@ -23,6 +23,7 @@ struct opening {
 	bool seen; /* refused as a replay, not for a reason */
 	enum ssdtf_proof proof;
 	uint8_t proven_first;
+	struct bytes plain;	  /* where it was opened */
 	enum ssdtf_reason reason; /* where it was refused */
 	const char *why;
 };
@@ -55,7 +56,7 @@ static int check_signature(struct opening *o)
 	if (o->trailer.kind != 1 && !o->parsed)
 		ret = -EBADMSG;
 	else
-		ret = ssdtf_verify(o->c, &p, &o->trailer, SSDTF_SIGNER_BROKER);
+		ret = ssdtf_verify(o->c, &p, &o->trailer, SSDTF_SIGNER_BROKER, o->now.unix_ms);
 	if (ssdtf_is_peers_fault(ret))
 		return refuse(o, SSDTF_REASON_BAD_SIGNATURE,
 			      "the broker's signature does not hold");
@@ -151,6 +152,8 @@ static int check_proof(struct opening *o)
 	if (bytes_is_zero(o->e.salt)) {
 		if (o->e.proof.n)
 			return refuse(o, SSDTF_REASON_MALFORMED, "a proof with a replaced id");
+		if (required)
+			return refuse(o, SSDTF_REASON_BAD_SIGNATURE, "its origin proof is missing");
 		return 0;
 	}
 	if (!o->e.proof.n) {
@@ -160,7 +163,7 @@ static int check_proof(struct opening *o)
 	}
 	ret = publish_take_proof(&o->e, o->packet->topic, &p, &t);
 	if (!ret)
-		ret = ssdtf_verify(o->c, &p, &t, o->e.origin);
+		ret = ssdtf_verify(o->c, &p, &t, o->e.origin, o->now.unix_ms);
 	if (ret == -ENOENT) {
 		if (required)
 			return refuse(o, SSDTF_REASON_BAD_SIGNATURE,
@@ -187,7 +190,7 @@ static int grant_ready(const struct ssdtf_client *c, struct ssdtf_grant *g)
 {
 	struct grant_terms terms = {
 		.key_id = g->key_id,
-		.b = c->encryption_point,
+		.b = c->encryption[g->key].point,
 	};
 	struct secret32 d SECRET = { { 0 } };
 	int ret;
@@ -196,7 +199,7 @@ static int grant_ready(const struct ssdtf_client *c, struct ssdtf_grant *g)
 		return 0;
 	terms.x = g->u.x;
 	memcpy(terms.grant_id, g->grant_id, GRANT_ID_BYTES);
-	ret = grant_secret_receiver(&terms, &c->encryption, &d);
+	ret = grant_secret_receiver(&terms, &c->encryption[g->key].scalar, &d);
 	if (ret)
 		return ret;
 	g->u.d = d;
@@ -246,7 +249,12 @@ static int open_sealed(struct opening *o, uint8_t *plain)
 	}
 	if (ssdtf_is_peers_fault(ret))
 		return refuse(o, SSDTF_REASON_CANNOT_OPEN, "it does not open");
-	return ret;
+	if (ret)
+		return ret;
+	o->plain = bytes_of(plain, o->e.ct.n - HPKE_TAG_BYTES);
+	if (o->grant->flags & RECORD_GRANT_PADDED && ssdtf_unpad(&o->plain))
+		return refuse(o, SSDTF_REASON_MALFORMED, "it is not padded as its scope is");
+	return 0;
 }
 
 /* --- what is kept and told -------------------------------------------------------------------- */
@@ -315,12 +323,12 @@ static void tell_refused(struct opening *o, struct ssdtf_event *e)
 	e->ask_again = o->parsed && another_may_help(o->reason) && !failed_before(o->c, &o->e);
 }
 
-static void tell_opened(struct opening *o, const uint8_t *plain, struct ssdtf_event *e)
+static void tell_opened(struct opening *o, struct ssdtf_event *e)
 {
 	ssdtf_event_init(e, SSDTF_MESSAGE, NULL);
 	e->counter = o->e.counter;
 	e->origin = o->e.origin;
-	e->plain = bytes_of(plain, o->e.ct.n - HPKE_TAG_BYTES);
+	e->plain = o->plain;
 	e->time_ms = o->e.time_ms;
 	e->proof = o->proof;
 	e->proven_first = o->proven_first;
@@ -350,7 +358,7 @@ int ssdtf_open_message(struct ssdtf_client *c, const struct ssdtf_packet *packet
 		ret = open_sealed(&o, plain);
 	if (!ret) {
 		remember_origin(&o);
-		tell_opened(&o, plain, ret_event);
+		tell_opened(&o, ret_event);
 		return 0;
 	}
 	/* refuse() alone sets a reason: the rest is trouble of our own. */

@@ -65,7 +65,7 @@ void ssdtf_acknowledged(struct ssdtf_client *c, uint64_t counter)
 
 /* --- contexts --------------------------------------------------------------------------------- */
 
-static void context_close(struct ssdtf_scope *s)
+void ssdtf_scope_close(struct ssdtf_scope *s)
 {
 	if (s->open)
 		envelope_sender_deinit(&s->sender);
@@ -75,7 +75,7 @@ static void context_close(struct ssdtf_scope *s)
 void ssdtf_contexts_close(struct ssdtf_client *c)
 {
 	for (unsigned i = 0; i < c->n_scopes; i++)
-		context_close(&c->scopes[i]);
+		ssdtf_scope_close(&c->scopes[i]);
 }
 
 /* PROTOCOL 2: so many messages, so long; a clock that went back counts as too long. */
@@ -89,7 +89,7 @@ static int context_open(struct ssdtf_client *c, struct ssdtf_scope *s, struct ss
 {
 	int ret;
 
-	context_close(s);
+	ssdtf_scope_close(s);
 	ret = envelope_sender_init(&s->sender, s->suite, s->key_id, &s->a);
 	if (ret)
 		return ret;
@@ -124,6 +124,54 @@ static int scope_of(struct ssdtf_client *c, struct bytes topic, struct ssdtf_tim
 	return 0;
 }
 
+/* --- padding ---------------------------------------------------------------------------------- */
+
+#define PAD_MARK 0x80
+
+/* One byte more than n at the least, for the mark. */
+size_t ssdtf_padded_bytes(size_t n)
+{
+	size_t size = SSDTF_PAD_BYTES_MIN;
+
+	if (!n)
+		return 0;
+	if (n > SIZE_MAX - SSDTF_PAD_BYTES_STEP)
+		return SIZE_MAX;
+	if (n >= SSDTF_PAD_BYTES_STEP)
+		return (n / SSDTF_PAD_BYTES_STEP + 1) * SSDTF_PAD_BYTES_STEP;
+	while (size <= n)
+		size *= 2;
+	return size;
+}
+
+int ssdtf_pad(struct bytes plain, uint8_t *out, size_t room)
+{
+	size_t n = ssdtf_padded_bytes(plain.n);
+
+	if (n > room)
+		return -ENOBUFS;
+	if (!n)
+		return 0;
+	memmove(out, plain.p, plain.n);
+	out[plain.n] = PAD_MARK;
+	memset(out + plain.n + 1, 0, n - plain.n - 1);
+	return 0;
+}
+
+int ssdtf_unpad(struct bytes *v)
+{
+	size_t n = v->n;
+
+	if (!n)
+		return 0;
+	while (n && !v->p[n - 1])
+		n--;
+	if (!n || v->p[n - 1] != PAD_MARK)
+		return -EBADMSG;
+	v->n = n - 1;
+	return 0;
+}
+
 /* --- sealing ---------------------------------------------------------------------------------- */
 
 /* A topic name [MQTT-4.7.3-1] [MQTT-3.3.2-2] that is not the protocol's own (PROTOCOL 5). */
@@ -137,12 +185,29 @@ static bool may_publish_on(struct bytes topic)
 	return true;
 }
 
-/* The body alone, under the next counter of all and the next number of the scope's context. */
+/* Of the sealed body of n bytes, without its trailer. */
+static size_t body_bytes(const struct ssdtf_scope *s, size_t n)
+{
+	return ENVELOPE_SEALED_BYTES(s->padded ? ssdtf_padded_bytes(n) : n);
+}
+
+/* The body alone, under the next counter of all and the next number of the scope's context. That it
+ * fits was looked at. */
 static int seal_body(struct ssdtf_client *c, struct ssdtf_scope *s, struct bytes topic,
 		     struct bytes plain, struct ssdtf_time now, uint8_t *out, uint64_t *ret_counter)
 {
 	uint64_t counter;
 	int ret;
+
+	/* Padded where the ciphertext will stand, so that no memory is needed for it. */
+	if (s->padded) {
+		size_t n = ssdtf_padded_bytes(plain.n);
+
+		ret = ssdtf_pad(plain, out + ENVELOPE_FIXED_BYTES, n);
+		if (ret)
+			return ret;
+		plain = bytes_of(out + ENVELOPE_FIXED_BYTES, n);
+	}
 
 	if (!s->open || context_is_spent(s, now)) {
 		ret = context_open(c, s, now);
@@ -179,27 +244,36 @@ static int check(struct ssdtf_client *c, struct bytes topic, struct bytes plain,
 		 size_t trailer_n, size_t room, struct ssdtf_time now, struct ssdtf_scope **ret_s)
 {
 	size_t more = ENVELOPE_SEALED_BYTES(0) + trailer_n;
+	struct ssdtf_scope *s;
+	int ret;
 
 	if (!may_publish_on(topic) || qos > 2)
 		return -EINVAL;
 	if (room < more || plain.n > room - more)
 		return -ENOBUFS;
-	return scope_of(c, topic, now, ret_s);
+	ret = scope_of(c, topic, now, &s);
+	if (ret)
+		return ret;
+	if (s->padded && ssdtf_padded_bytes(plain.n) > room - more)
+		return -ENOBUFS;
+	*ret_s = s;
+	return 0;
 }
 
 int ssdtf_seal(struct ssdtf_client *c, struct bytes topic, struct bytes plain, uint8_t qos,
 	       bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
 	       struct ssdtf_sealed *ret_sealed)
 {
-	size_t body_n = ENVELOPE_SEALED_BYTES(plain.n);
 	struct ssdtf_scope *s;
 	struct publish p;
 	uint64_t counter;
+	size_t body_n;
 	int ret;
 
 	ret = check(c, topic, plain, qos, PUBLISH_TRAILER_1_BYTES, room, now, &s);
 	if (ret)
 		return ret;
+	body_n = body_bytes(s, plain.n);
 	ret = seal_body(c, s, topic, plain, now, out, &counter);
 	if (ret)
 		return ret;
@@ -218,8 +292,16 @@ int ssdtf_seal_will(struct ssdtf_client *c, struct bytes topic, struct bytes pla
 		    bool retain, struct ssdtf_time now, uint8_t *out, size_t room,
 		    struct ssdtf_sealed *ret_sealed)
 {
+	struct ssdtf_scope *s;
+	int ret;
+
 	/* CONNECT gives a Will's payload a 16-bit length (MQTT 3.1.3.3). */
 	if (plain.n > UINT16_MAX - SSDTF_SEALED_BYTES(0))
+		return -EINVAL;
+	ret = check(c, topic, plain, qos, PUBLISH_TRAILER_1_BYTES, room, now, &s);
+	if (ret)
+		return ret;
+	if (body_bytes(s, plain.n) > UINT16_MAX - PUBLISH_TRAILER_1_BYTES)
 		return -EINVAL;
 	return ssdtf_seal(c, topic, plain, qos, retain, now, out, room, ret_sealed);
 }
@@ -234,6 +316,8 @@ int ssdtf_rekey(struct ssdtf_client *c, struct bytes topic, struct ssdtf_time no
 		return ret;
 	ret_rekey->messages = s->messages_max;
 	ret_rekey->seconds = s->seconds_max;
+	ret_rekey->key_id = s->key_id;
+	ret_rekey->padded = s->padded;
 	return 0;
 }
 
@@ -272,7 +356,7 @@ static int batch_seal(struct ssdtf_client *c, struct ssdtf_outgoing *list, unsig
 			ret = seal_body(c, s, m->topic, m->plain, now, m->out, &m->sealed.counter);
 		if (ret)
 			return ret;
-		m->sealed.payload = bytes_of(m->out, ENVELOPE_SEALED_BYTES(m->plain.n));
+		m->sealed.payload = bytes_of(m->out, body_bytes(s, m->plain.n));
 		p = signed_part(c, m->topic, m->qos, m->retain, m->sealed.payload);
 		publish_leaf(&p, leaves[i]);
 	}

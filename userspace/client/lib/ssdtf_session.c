@@ -132,8 +132,7 @@ int ssdtf_verify_control(struct ssdtf_client *c, const struct ssdtf_packet *pack
 	if (t.kind != 1)
 		return -EBADMSG;
 	p.body[0] = t.body;
-	c->stats.verifications++;
-	ret = publish_verify(&p, &t, c->broker);
+	ret = ssdtf_verify(c, &p, &t, SSDTF_SIGNER_BROKER, 0);
 	if (ret)
 		return ret;
 	*ret_body = t.body;
@@ -164,7 +163,8 @@ static const char *check_challenge(const struct ssdtf_session *s, struct bytes b
 	return NULL;
 }
 
-/* body := R_b || R_c || SHA-256(broker's public point) || cb */
+/* body := R_b || R_c || SHA-256(broker's public point) || cb; the point whose key signed the
+ * challenge. */
 static int respond(struct ssdtf_client *c, const uint8_t r_b[SSDTF_NONCE_BYTES])
 {
 	uint8_t body[2 * SSDTF_NONCE_BYTES + HASH_BYTES + SSDTF_BINDING_BYTES_MAX];
@@ -173,7 +173,7 @@ static int respond(struct ssdtf_client *c, const uint8_t r_b[SSDTF_NONCE_BYTES])
 
 	bytes_write(&w, bytes_of(r_b, SSDTF_NONCE_BYTES));
 	bytes_write(&w, bytes_of(s->r_c, sizeof(s->r_c)));
-	bytes_write(&w, bytes_of(c->broker_hash, sizeof(c->broker_hash)));
+	bytes_write(&w, bytes_of(ssdtf_broker_hash(c), HASH_BYTES));
 	bytes_write(&w, bytes_of(s->binding, s->binding_n));
 	return ssdtf_send_signed(c, TOPIC_RESPONSE, bytes_of(body, w.used));
 }
@@ -272,7 +272,11 @@ int ssdtf_on_message(struct ssdtf_client *c, const struct ssdtf_packet *packet,
 	else if (bytes_equal(packet->topic, bytes_str(SSDTF_TOPIC_ERROR)))
 		ret = ssdtf_take_error(c, packet, ret_event);
 	else if (bytes_equal(packet->topic, bytes_str(SSDTF_TOPIC_REPORT)))
-		ret = ssdtf_take_report(c, packet, ret_event);
+		ret = ssdtf_take_report(c, packet, now, ret_event);
+	else if (bytes_equal(packet->topic, bytes_str(SSDTF_TOPIC_UPDATE)))
+		ret = ssdtf_take_update(c, packet, now, ret_event);
+	else if (bytes_equal(packet->topic, bytes_str(SSDTF_TOPIC_CLAIM)))
+		ret = ssdtf_take_claim(c, packet, ret_event);
 	else if (ssdtf_begins(packet->topic, SSDTF_TOPIC_PREFIX))
 		ssdtf_event_init(ret_event, SSDTF_IGNORED, "a $SSDTF topic that is not for us");
 	else

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Whose signatures a receiver checks: the keys that the bundle certifies, made ready, and the batch
- * signatures that were verified already.
+ * Whose signatures a receiver checks: the keys that bundle and statements certify, made ready, and
+ * the batch signatures that were verified already.
+ *
+ * A signer may have two keys for a while: an origin the one before, until it ends; the broker the
+ * next one. Either will do.
  */
 #include "userspace/client/lib/ssdtf.h"
 
@@ -9,7 +12,48 @@
 
 #include "userspace/client/lib/ssdtf_private.h"
 
-/* --- keys of origins -------------------------------------------------------------------------- */
+/* --- keys ------------------------------------------------------------------------------------- */
+
+void ssdtf_signer_deinit(struct ssdtf_signer *s)
+{
+	p256_public_free(s->key);
+	p256_public_free(s->other);
+	memset(s, 0, sizeof(*s));
+}
+
+static int signer_init(const struct p256_point *key, const struct p256_point *other,
+		       uint64_t other_until_ms, struct ssdtf_signer *ret_s)
+{
+	struct ssdtf_signer s = { .other_until_ms = other_until_ms };
+	int ret = p256_public_new(key, &s.key);
+
+	if (!ret && other)
+		ret = p256_public_new(other, &s.other);
+	if (ret) {
+		ssdtf_signer_deinit(&s);
+		return ret;
+	}
+	*ret_s = s;
+	return 0;
+}
+
+int ssdtf_broker_take(struct ssdtf_client *c, const struct record_broker *b)
+{
+	struct ssdtf_signer s;
+	int ret = signer_init(&b->signing, b->has_next ? &b->next : NULL, 0, &s);
+
+	if (ret)
+		return ret;
+	ssdtf_signer_deinit(&c->broker);
+	c->broker = s;
+	c->broker_key = 0;
+	hash_one(bytes_of(b->signing.b, P256_POINT_BYTES), c->broker_hashes[0]);
+	hash_one(bytes_of(b->has_next ? b->next.b : b->signing.b, P256_POINT_BYTES),
+		 c->broker_hashes[1]);
+	/* What was remembered stood under the old keys. */
+	ssdtf_signers_forget(c);
+	return 0;
+}
 
 static struct ssdtf_key *key_slot(struct ssdtf_client *c)
 {
@@ -21,11 +65,22 @@ static struct ssdtf_key *key_slot(struct ssdtf_client *c)
 	return oldest;
 }
 
-/* The record of id among the bundle's origins. Ids are compared before a record is decoded, since
- * decoding checks curve points. */
+/* The record of id in the newest statement about it, or among the bundle's origins. Ids are
+ * compared before a record is decoded, since decoding checks curve points. */
 static int certified(const struct ssdtf_client *c, struct bytes id, struct record_party *ret_p)
 {
 	struct bytes_reader r = c->bundle.origins;
+	struct record_party p;
+	struct bytes body;
+	int ret;
+
+	if (ssdtf_statement_of_party(c, id, &body)) {
+		ret = record_party_decode(body, &p);
+		if (ret || !p.roles)
+			return ret ? ret : -ENOENT;
+		*ret_p = p;
+		return 0;
+	}
 
 	for (unsigned i = 0; i < c->bundle.n_origins; i++) {
 		struct bytes record = bytes_read_u32_view(&r);
@@ -37,32 +92,33 @@ static int certified(const struct ssdtf_client *c, struct bytes id, struct recor
 	return -ENOENT;
 }
 
-int ssdtf_key_of(struct ssdtf_client *c, struct bytes id, const struct p256_public **ret_key)
+/* -ENOENT: nobody certifies a key for id. */
+static int origin_signer(struct ssdtf_client *c, struct bytes id, const struct ssdtf_signer **ret_s)
 {
-	struct p256_public *key;
+	struct ssdtf_signer s;
 	struct record_party p;
 	struct ssdtf_key *slot;
 	int ret;
 
 	for (unsigned i = 0; i < SSDTF_KEYS_MAX; i++) {
-		if (!c->keys[i].key || !bytes_equal(c->keys[i].id, id))
+		if (!c->keys[i].used || !bytes_equal(c->keys[i].id, id))
 			continue;
 		c->keys[i].used = ++c->tick;
-		*ret_key = c->keys[i].key;
+		*ret_s = &c->keys[i].signer;
 		return 0;
 	}
 	ret = certified(c, id, &p);
 	if (ret)
 		return ret;
-	ret = p256_public_new(&p.signing, &key);
+	ret = signer_init(&p.signing, p.has_previous ? &p.previous : NULL, p.previous_until_ms, &s);
 	if (ret)
 		return ret;
 	slot = key_slot(c);
-	p256_public_free(slot->key);
-	slot->key = key;
+	ssdtf_signer_deinit(&slot->signer);
+	slot->signer = s;
 	slot->id = p.id;
 	slot->used = ++c->tick;
-	*ret_key = key;
+	*ret_s = &slot->signer;
 	return 0;
 }
 
@@ -71,7 +127,8 @@ int ssdtf_key_of(struct ssdtf_client *c, struct bytes id, const struct p256_publ
 /*
  * The root commits to every input of its batch, so a known (root, signature, signer) proves any of
  * them by its path alone. The signer belongs to it: an origin's root is not the broker's. Ids stand
- * for keys here, since within a bundle an id has one key; the broker's is the empty one.
+ * for keys here, since what is known is forgotten when an id's keys change; the broker's is the
+ * empty one. What a key proves that is valid for a while is known as long.
  */
 static void root_name(const uint8_t root[HASH_BYTES], struct bytes sig, struct bytes signer,
 		      uint8_t ret_name[HASH_BYTES])
@@ -81,19 +138,22 @@ static void root_name(const uint8_t root[HASH_BYTES], struct bytes sig, struct b
 	hash_parts(parts, ARRAY_SIZE(parts), ret_name);
 }
 
-static bool root_known(struct ssdtf_client *c, const uint8_t name[HASH_BYTES])
+static bool root_known(struct ssdtf_client *c, const uint8_t name[HASH_BYTES], uint64_t now_ms)
 {
 	for (unsigned i = 0; i < SSDTF_ROOTS_MAX; i++) {
-		if (!c->roots[i].used || memcmp(c->roots[i].name, name, HASH_BYTES))
+		struct ssdtf_root *r = &c->roots[i];
+
+		if (!r->used || memcmp(r->name, name, HASH_BYTES) ||
+		    !record_valid_at(0, r->until_ms, now_ms))
 			continue;
-		c->roots[i].used = ++c->tick;
+		r->used = ++c->tick;
 		return true;
 	}
 	return false;
 }
 
 /* In place of the one used longest ago. */
-static void root_keep(struct ssdtf_client *c, const uint8_t name[HASH_BYTES])
+static void root_keep(struct ssdtf_client *c, const uint8_t name[HASH_BYTES], uint64_t until_ms)
 {
 	struct ssdtf_root *oldest = &c->roots[0];
 
@@ -101,62 +161,67 @@ static void root_keep(struct ssdtf_client *c, const uint8_t name[HASH_BYTES])
 		if (c->roots[i].used < oldest->used)
 			oldest = &c->roots[i];
 	memcpy(oldest->name, name, HASH_BYTES);
+	oldest->until_ms = until_ms;
 	oldest->used = ++c->tick;
 }
 
-/* The key is looked for only where it is needed: not for what a known root proves. */
-static int key_of_signer(struct ssdtf_client *c, struct bytes signer,
-			 const struct p256_public **ret_key)
+/*
+ * The signature alone, by either key; of the broker's keys by the one that it used last first.
+ * *ret_until_ms is how long it holds.
+ */
+static int verify_digest(struct ssdtf_client *c, struct bytes signer, uint64_t now_ms,
+			 const uint8_t digest[P256_DIGEST_BYTES], const uint8_t *sig,
+			 uint64_t *ret_until_ms)
 {
-	if (signer.n)
-		return ssdtf_key_of(c, signer, ret_key);
-	*ret_key = c->broker;
-	return 0;
-}
+	const struct ssdtf_signer *s = &c->broker;
+	unsigned first = signer.n ? 0 : c->broker_key;
+	int ret = signer.n ? origin_signer(c, signer, &s) : 0;
 
-static int verify_batch(struct ssdtf_client *c, const struct publish *p,
-			const struct publish_trailer *t, struct bytes signer)
-{
-	uint8_t root[HASH_BYTES], digest[HASH_BYTES], name[HASH_BYTES];
-	const struct p256_public *key;
-	int ret;
-
-	publish_root(p, t, root);
-	root_name(root, t->sig, signer, name);
-	if (root_known(c, name)) {
-		c->stats.roots_reused++;
-		return 0;
-	}
-	ret = key_of_signer(c, signer, &key);
 	if (ret)
 		return ret;
-	publish_root_digest(root, digest);
-	c->stats.verifications++;
-	ret = p256_verify_digest(key, digest, t->sig.p);
-	if (!ret)
-		root_keep(c, name);
+	ret = -EBADMSG;
+	for (unsigned i = 0; i < 2 && ret == -EBADMSG; i++) {
+		bool other = (first + i) % 2;
+
+		if (other && (!s->other || !record_valid_at(0, s->other_until_ms, now_ms)))
+			continue;
+		c->stats.verifications++;
+		ret = p256_verify_digest(other ? s->other : s->key, digest, sig);
+		*ret_until_ms = other ? s->other_until_ms : 0;
+		if (!ret && !signer.n)
+			c->broker_key = other;
+	}
 	return ret;
 }
 
 int ssdtf_verify(struct ssdtf_client *c, const struct publish *p, const struct publish_trailer *t,
-		 struct bytes signer)
+		 struct bytes signer, uint64_t now_ms)
 {
-	const struct p256_public *key;
+	uint8_t root[HASH_BYTES], digest[HASH_BYTES], name[HASH_BYTES];
+	uint64_t until_ms;
 	int ret;
 
-	if (t->kind != 1)
-		return verify_batch(c, p, t, signer);
-	ret = key_of_signer(c, signer, &key);
-	if (ret)
-		return ret;
-	c->stats.verifications++;
-	return publish_verify(p, t, key);
+	if (t->kind == 1) {
+		publish_digest(p, digest);
+		return verify_digest(c, signer, now_ms, digest, t->sig.p, &until_ms);
+	}
+	publish_root(p, t, root);
+	root_name(root, t->sig, signer, name);
+	if (root_known(c, name, now_ms)) {
+		c->stats.roots_reused++;
+		return 0;
+	}
+	publish_root_digest(root, digest);
+	ret = verify_digest(c, signer, now_ms, digest, t->sig.p, &until_ms);
+	if (!ret)
+		root_keep(c, name, until_ms);
+	return ret;
 }
 
 void ssdtf_signers_forget(struct ssdtf_client *c)
 {
 	for (unsigned i = 0; i < SSDTF_KEYS_MAX; i++)
-		p256_public_free(c->keys[i].key);
+		ssdtf_signer_deinit(&c->keys[i].signer);
 	memset(c->keys, 0, sizeof(c->keys));
 	memset(c->roots, 0, sizeof(c->roots));
 }
