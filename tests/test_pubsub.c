@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #include "tests/harness.h"
+#include "userspace/base/file.h"
+#include "userspace/base/log.h"
 #include "userspace/bundle/statement.h"
 #include "userspace/client/batch.h"
 #include "userspace/client/dial.h"
@@ -24,7 +26,6 @@
 #include "userspace/client/outbox.h"
 #include "userspace/client/party.h"
 #include "userspace/client/print.h"
-#include "userspace/base/file.h"
 
 /* --- a directory ------------------------------------------------------------------------------ */
 
@@ -86,6 +87,7 @@ FIXTURE_SETUP(dir)
 	uint8_t pem[1024];
 	int n;
 
+	log_init("test_pubsub", LOG_LEVEL_ERROR);
 	snprintf(self->path, sizeof(self->path), "/tmp/ssdtf-test-XXXXXX");
 	ASSERT_TRUE(mkdtemp(self->path) != NULL);
 	self->fd = open(self->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -107,9 +109,10 @@ FIXTURE_SETUP(dir)
 
 FIXTURE_TEARDOWN(dir)
 {
-	static const char *const names[] = { "bundle",	       "manager.pub", "signing.pem",
-					     "encryption.pem", "counter",     "serial",
-					     "windows" };
+	static const char *const names[] = {
+		"bundle", "manager.pub", "signing.pem", "encryption.pem",    "counter",
+		"serial", "windows",	 "statements",	"encryption.old.pem"
+	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
 		(void)unlinkat(self->fd, names[i], 0); /* not every test makes every file */
@@ -139,11 +142,17 @@ static int counter_reserve(void *ctx, uint64_t mark)
 	return party_counter_reserve(ctx, mark);
 }
 
+static int statement_store(void *ctx, struct bytes statement, const struct ssdtf_update *what)
+{
+	return party_statement_store(ctx, statement);
+}
+
 static const struct ssdtf_ops ops = {
 	.publish = no_publish,
 	.disconnect = no_disconnect,
 	.counter_load = counter_load,
 	.counter_reserve = counter_reserve,
+	.statement_store = statement_store,
 };
 
 #define ORIGINS 3
@@ -233,6 +242,154 @@ TEST_F(dir, damaged_files)
 	EXPECT_EQ(code_of_open(self), EX_DATAERR);
 	ASSERT_EQ(unlinkat(self->fd, "signing.pem", 0), 0);
 	EXPECT_EQ(code_of_open(self), EX_NOINPUT);
+}
+
+/* --- statements ------------------------------------------------------------------------------- */
+
+/* A new key of an origin's; the same one has the same length each time. */
+static struct bytes statement(const struct fixture_dir *f, const char *origin, uint64_t serial,
+			      uint8_t out[512])
+{
+	const struct record_party r = { .id = bytes_str(origin),
+					.roles = RECORD_ROLE_DEVICE,
+					.signing = f->signing_point };
+	struct statement s = { .kind = STATEMENT_PARTY, .serial = serial };
+	uint8_t body[256], digest[P256_DIGEST_BYTES], sig[P256_SIG_BYTES];
+	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
+
+	record_party_encode(&r, &w);
+	s.body = bytes_of(body, w.used);
+	w = bytes_writer_of(out, 512);
+	statement_write_unsigned(&s, &w);
+	statement_digest(s.kind, bytes_of(out, w.used), digest);
+	ASSERT_EQ(p256_sign_digest(f->manager, digest, sig), 0);
+	bytes_write(&w, bytes_of(sig, sizeof(sig)));
+	ASSERT_FALSE(w.bad);
+	return bytes_of(out, w.used);
+}
+
+/* What an opened party has, and how long its file is then. */
+static uint64_t updated_to(struct fixture_dir *f, size_t *ret_file_n)
+{
+	uint64_t serial;
+	uint8_t *p;
+
+	open_party(f);
+	serial = ssdtf_updated_to(&f->party.client);
+	party_close(&f->party);
+	ASSERT_EQ(file_read(f->fd, "statements", 1 << 20, &p, ret_file_n, NULL), 0);
+	free(p);
+	return serial;
+}
+
+TEST_F(dir, statements_are_kept)
+{
+	uint8_t bytes[512];
+	struct bytes s;
+	size_t n;
+
+	open_party(self);
+	EXPECT_EQ(ssdtf_updated_to(&self->party.client), 10);
+	s = statement(self, "dev-1", 11, bytes);
+	ASSERT_EQ(party_statement_store(&self->party, s), 0);
+	ASSERT_EQ(party_statement_store(&self->party, statement(self, "dev-2", 12, bytes)), 0);
+	party_close(&self->party);
+	EXPECT_EQ(updated_to(self, &n), 12);
+	EXPECT_EQ(n, 2 * s.n);
+	/* Another of the first: at the next start the file has the newer alone. */
+	open_party(self);
+	ASSERT_EQ(party_statement_store(&self->party, statement(self, "dev-1", 13, bytes)), 0);
+	party_close(&self->party);
+	EXPECT_EQ(updated_to(self, &n), 13);
+	EXPECT_EQ(n, 2 * s.n);
+	/* A bundle that has what they say leaves none; one in between leaves the newer. */
+	put_bundle(self, 12);
+	EXPECT_EQ(updated_to(self, &n), 13);
+	EXPECT_EQ(n, s.n);
+	open_party(self);
+	put_bundle(self, 13);
+	ASSERT_EQ(party_reload(&self->party, (struct ssdtf_time){ .unix_ms = 1, .mono_ms = 1 }), 0);
+	EXPECT_EQ(ssdtf_statements(&self->party.client).n, 0);
+	party_close(&self->party);
+	EXPECT_EQ(updated_to(self, &n), 13);
+	EXPECT_EQ(n, 0);
+}
+
+/* A crash leaves the front of the last, or zeros behind it: the others hold, and the file is whole
+ * again afterwards. */
+TEST_F(dir, statements_with_a_torn_end)
+{
+	uint8_t file[1024], last[512], zeros[512] = { 0 };
+	struct bytes_writer w;
+	struct bytes s;
+	size_t n, one;
+
+	for (unsigned cut = 0; cut < 2; cut++) {
+		s = statement(self, "dev-1", 11, file);
+		one = s.n;
+		s = statement(self, "dev-2", 12, last);
+		for (size_t i = 1; i < s.n; i += i < 40 ? 3 : 31) {
+			w = bytes_writer_of(file + one, sizeof(file) - one);
+			bytes_write(&w, bytes_of(cut ? last : zeros, i));
+			if (cut && i % 2)
+				bytes_write(&w,
+					    bytes_of(zeros, s.n - i)); /* as long as it was to be */
+			put_file(self, "statements", bytes_of(file, one + w.used));
+			ASSERT_EQ(updated_to(self, &n), 11);
+			ASSERT_EQ(n, one);
+		}
+	}
+	put_file(self, "statements", bytes_of(last, 40));
+	EXPECT_EQ(updated_to(self, &n), 10);
+	EXPECT_EQ(n, 0);
+}
+
+TEST_F(dir, statements_that_are_damaged)
+{
+	uint8_t file[1536], bytes[512];
+	struct bytes_writer w = bytes_writer_of(file, sizeof(file));
+	size_t one;
+
+	bytes_write(&w, statement(self, "dev-1", 11, bytes));
+	one = w.used;
+	bytes_write(&w, statement(self, "dev-2", 12, bytes));
+	bytes_write(&w, statement(self, "dev-3", 13, bytes));
+	for (size_t at = 0; at < 2 * one; at += at % one < 32 ? 3 : 47) {
+		uint8_t bent = at % one >= 28 && at % one < 32 ? 0x81 : 0x01;
+
+		file[at] ^= bent;
+		put_file(self, "statements", bytes_of(file, w.used));
+		ASSERT_EQ(code_of_open(self), EX_DATAERR);
+		file[at] ^= bent;
+	}
+	put_file(self, "statements", bytes_of(file, w.used));
+	EXPECT_EQ(code_of_open(self), 0);
+	/* Of another manager: none of them holds. */
+	put_file(self, "statements", bytes_str("SSDTF windows 1\n"));
+	EXPECT_EQ(code_of_open(self), EX_DATAERR);
+}
+
+/* --- keys and numbers ------------------------------------------------------------------------- */
+
+TEST_F(dir, old_encryption_key)
+{
+	struct secret32 old;
+	uint8_t pem[1024];
+	int n;
+
+	open_party(self);
+	EXPECT_EQ(self->party.client.n_encryption, 1);
+	party_close(&self->party);
+	put_file(self, "encryption.old.pem", bytes_str("no key"));
+	EXPECT_EQ(code_of_open(self), EX_DATAERR);
+	ASSERT_EQ(p256_scalar_random(&old), 0);
+	n = p256_private_to_pem(&old, pem, sizeof(pem));
+	ASSERT_GT(n, 0);
+	put_file(self, "encryption.old.pem", bytes_of(pem, (size_t)n));
+	open_party(self);
+	ASSERT_EQ(self->party.client.n_encryption, 2);
+	EXPECT_EQ(memcmp(&self->party.client.encryption[1].scalar, &old, sizeof(old)), 0);
+	party_close(&self->party);
 }
 
 TEST_F(dir, counter_mark)
@@ -384,6 +541,41 @@ TEST(outbox_seals_anew_and_drops)
 	outbox_drop(&o, outbox_by_counter(&o, 7));
 	EXPECT_EQ(o.n_active, 1);
 	EXPECT_TRUE(outbox_by_counter(&o, 0) == NULL); /* what is not sealed has no counter */
+	outbox_deinit(&o);
+}
+
+/* Held messages are not sent, survive a reconnect, and go first when they are sealed anew. */
+TEST(outbox_holds)
+{
+	struct outbox_message *m;
+	struct outbox o;
+
+	outbox_init(&o);
+	fill(&o, 4);
+	for (unsigned i = 1; i <= 3; i++)
+		send_next(&o, i);
+	EXPECT_TRUE(outbox_held(&o) == NULL);
+	outbox_hold(&o, outbox_by_counter(&o, 1), 50);
+	m = outbox_by_counter(&o, 2);
+	outbox_mark_done(&o, m); /* the acknowledgement came before the error */
+	EXPECT_EQ(o.n_active, 3);
+	outbox_hold(&o, m, 60);
+	EXPECT_EQ(o.n_active, 4);
+	EXPECT_EQ(o.n_done, 0);
+	EXPECT_TRUE(outbox_by_mid(&o, 1) == NULL);
+	EXPECT_EQ(outbox_held(&o)->counter, 1);
+	EXPECT_EQ(outbox_held(&o)->held_ms, 50);
+	outbox_all_unsent(&o);
+	EXPECT_EQ(send_next(&o, 3)->counter, 3);
+	outbox_reseal(&o, outbox_by_counter(&o, 2));
+	outbox_reseal(&o, outbox_by_counter(&o, 1));
+	EXPECT_TRUE(outbox_held(&o) == NULL);
+	EXPECT_EQ(send_next(&o, 5)->plain[0], 0);
+	EXPECT_EQ(send_next(&o, 6)->plain[0], 1);
+	EXPECT_EQ(send_next(&o, 7)->plain[0], 3);
+	outbox_hold(&o, outbox_by_counter(&o, 7), 70);
+	outbox_drop(&o, outbox_held(&o));
+	EXPECT_EQ(o.n_active, 3);
 	outbox_deinit(&o);
 }
 

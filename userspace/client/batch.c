@@ -17,7 +17,7 @@ static int batch_prepare(struct outbox_message *const *m, unsigned n, const stru
 			 struct ssdtf_outgoing *list)
 {
 	for (unsigned i = 0; i < n; i++) {
-		size_t room = SSDTF_SEALED_BATCH_BYTES(m[i]->plain_n, n);
+		size_t room = SSDTF_SEALED_BATCH_BYTES(SSDTF_PADDED_BYTES_MAX(m[i]->plain_n), n);
 
 		list[i] = (struct ssdtf_outgoing){
 			.topic = bytes_str(b->topic),
@@ -58,6 +58,7 @@ int batch_seal(struct outbox *o, struct ssdtf_client *c, const struct batch_opti
 			m[i]->sealed = list[i].out;
 			m[i]->sealed_n = list[i].sealed.payload.n;
 			m[i]->counter = list[i].sealed.counter;
+			m[i]->key_id = bytes_load_u32(list[i].out + ENVELOPE_KEY_ID_AT);
 			m[i]->seals++;
 		}
 		if (n > 1)

@@ -164,11 +164,27 @@ static int ops_counter_reserve(void *ctx, uint64_t mark)
 	return party_counter_reserve(((struct link *)ctx)->party, mark);
 }
 
+static const char *const update_kinds[] = {
+	[STATEMENT_SCOPE] = "scope",
+	[STATEMENT_GRANT] = "grant",
+	[STATEMENT_PARTY] = "party",
+	[STATEMENT_BROKER] = "broker",
+};
+
+static int ops_statement_store(void *ctx, struct bytes statement, const struct ssdtf_update *what)
+{
+	log_debug("update: %s %.*s key-id=%lu serial=%llu%s", update_kinds[what->kind],
+		  (int)what->name.n, (const char *)what->name.p, (unsigned long)what->key_id,
+		  (unsigned long long)what->serial, what->removed ? " removed" : "");
+	return party_statement_store(((struct link *)ctx)->party, statement);
+}
+
 const struct ssdtf_ops link_ops = {
 	.publish = ops_publish,
 	.disconnect = ops_disconnect,
 	.counter_load = ops_counter_load,
 	.counter_reserve = ops_counter_reserve,
+	.statement_store = ops_statement_store,
 };
 
 /* --- libmosquitto's callbacks ----------------------------------------------------------------- */
@@ -195,6 +211,14 @@ static void on_connect(struct mosquitto *m, void *ctx, int code)
 	l->dropped = true;
 }
 
+void link_ask_updates(struct link *l)
+{
+	int ret = ssdtf_ask_updates(&l->party->client);
+
+	if (ret && ret != -ENOTSUP) /* who has no bundle yet takes none */
+		log_warn("what the manager stated anew could not be asked for: %s", strerror(-ret));
+}
+
 static void session_opened(struct link *l, const struct ssdtf_event *e)
 {
 	char hash[TEXT_HEX_SIZE(HASH_SHOWN_BYTES) + 2];
@@ -215,7 +239,16 @@ static void session_opened(struct link *l, const struct ssdtf_event *e)
 		log_warn("somebody acknowledged messages that the broker never accepted (it knows "
 			 "counters up to %llu)",
 			 (unsigned long long)e->counter);
+	link_ask_updates(l);
 	l->handler->opened(l->ctx);
+}
+
+static void updated(const struct ssdtf_event *e)
+{
+	if (e->updates)
+		log_debug("updates: %u taken", e->updates);
+	if (e->why)
+		log_warn("an update was not taken: %s", e->why);
 }
 
 static void take_event(struct link *l, const struct ssdtf_packet *p, const struct ssdtf_event *e)
@@ -231,12 +264,15 @@ static void take_event(struct link *l, const struct ssdtf_packet *p, const struc
 		trouble(l, "the broker at %s:%d failed to prove itself: %s", l->options->host,
 			l->options->port, e->why);
 		return;
+	case SSDTF_UPDATED:
+		updated(e);
+		l->handler->event(l->ctx, p, e);
+		return;
 	case SSDTF_MESSAGE:
 	case SSDTF_REPLAYED:
 	case SSDTF_UNOPENED:
 	case SSDTF_ERROR:
 	case SSDTF_REPORTED:
-	case SSDTF_UPDATED:
 	case SSDTF_CLAIMED:
 	case SSDTF_IGNORED:
 		l->handler->event(l->ctx, p, e);
@@ -300,7 +336,7 @@ static void on_log(struct mosquitto *m, void *ctx, int level, const char *text)
 static int set_will(struct link *l)
 {
 	const struct link_options *o = l->options;
-	size_t room = SSDTF_SEALED_BYTES(o->will_payload.n);
+	size_t room = SSDTF_SEALED_BYTES(SSDTF_PADDED_BYTES_MAX(o->will_payload.n));
 	struct ssdtf_sealed s;
 	uint8_t *sealed;
 	int ret;

@@ -20,7 +20,8 @@
  * therefore comes after it, and the broker answers it if it still can.
  *
  * One thread. Handlers are called from within link_turn() and may call link_is_open(),
- * link_publish(), link_subscribe() and link_reload(), no other function of this header.
+ * link_publish(), link_subscribe(), link_reload() and link_ask_updates(), no other function of this
+ * header.
  */
 #ifndef SSDTF_CLIENT_LINK_H
 #define SSDTF_CLIENT_LINK_H
@@ -54,7 +55,7 @@ struct link_handler {
 	void (*opened)(void *ctx);
 	/* It is not any more; what was published may or may not have arrived. */
 	void (*closed)(void *ctx);
-	/* MESSAGE, REPLAYED, UNOPENED, ERROR, REPORTED, IGNORED. */
+	/* MESSAGE, REPLAYED, UNOPENED, ERROR, REPORTED, UPDATED, CLAIMED, IGNORED. */
 	void (*event)(void *ctx, const struct ssdtf_packet *packet,
 		      const struct ssdtf_event *event);
 	/* QoS 0: written. QoS 1: PUBACK. QoS 2: PUBCOMP. May come before link_publish() returns. */
@@ -111,6 +112,8 @@ int link_turn(struct link *l, int watch_fd, uint64_t until_ms) must_check;
 const char *link_why(const struct link *l);
 
 bool link_is_open(const struct link *l);
+/* As when a session opens: SSDTF_UPDATED comes if there is anything newer. */
+void link_ask_updates(struct link *l);
 /* Ends the connection at the end of this turn (or the next); another follows. */
 void link_reconnect(struct link *l, const char *why);
 /* *ret_mid is set before anything else happens. -ENOTCONN, -EMSGSIZE, -EIO. */

@@ -35,6 +35,7 @@ void outbox_init(struct outbox *o)
 	list_init(&o->waiting);
 	list_init(&o->sent);
 	list_init(&o->done);
+	list_init(&o->held);
 }
 
 void outbox_deinit(struct outbox *o)
@@ -42,6 +43,7 @@ void outbox_deinit(struct outbox *o)
 	list_free(&o->waiting);
 	list_free(&o->sent);
 	list_free(&o->done);
+	list_free(&o->held);
 }
 
 int outbox_add(struct outbox *o, struct bytes plain)
@@ -123,6 +125,21 @@ void outbox_drop(struct outbox *o, struct outbox_message *m)
 	message_free(m);
 }
 
+void outbox_hold(struct outbox *o, struct outbox_message *m, uint64_t now_ms)
+{
+	--*count_of(o, m);
+	o->n_active++;
+	list_del(&m->link);
+	list_add_tail(&o->held, &m->link);
+	m->state = OUTBOX_HELD;
+	m->held_ms = now_ms;
+}
+
+struct outbox_message *outbox_held(struct outbox *o)
+{
+	return list_first(&o->held, struct outbox_message, link);
+}
+
 void outbox_reseal(struct outbox *o, struct outbox_message *m)
 {
 	--*count_of(o, m);
@@ -151,7 +168,7 @@ struct outbox_message *outbox_by_mid(struct outbox *o, int mid)
 
 struct outbox_message *outbox_by_counter(struct outbox *o, uint64_t counter)
 {
-	struct list *heads[] = { &o->sent, &o->waiting, &o->done };
+	struct list *heads[] = { &o->sent, &o->waiting, &o->done, &o->held };
 	struct list *pos;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(heads); i++)

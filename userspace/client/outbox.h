@@ -6,6 +6,8 @@
  *
  *   waiting --send--> sent --acknowledged--> done (the last few, since an error may still come)
  *      ^------ connection lost, or sealed anew -----'
+ *      |                                         v
+ *      '---- sealed anew, under a newer key --- held, until there is one
  *
  * At most OUTBOX_MAX are waiting or sent (but for those that go back from done), so that their
  * counters stay within the broker's replay window when all of them are sent again behind a newer
@@ -23,7 +25,7 @@
 #define OUTBOX_MAX	64
 #define OUTBOX_DONE_MAX 64
 
-enum outbox_state { OUTBOX_WAITING, OUTBOX_SENT, OUTBOX_DONE };
+enum outbox_state { OUTBOX_WAITING, OUTBOX_SENT, OUTBOX_DONE, OUTBOX_HELD };
 
 struct outbox_message {
 	struct list link;
@@ -33,13 +35,15 @@ struct outbox_message {
 	uint8_t *sealed; /* NULL: not yet */
 	size_t sealed_n;
 	uint64_t counter; /* with sealed */
+	uint32_t key_id;  /* to whose key it was sealed last */
+	uint64_t held_ms; /* while held: since when */
 	int mid;	  /* while sent */
 	unsigned seals;	  /* how often it was sealed */
 	unsigned resends; /* of these bytes, after errors: the publisher's count */
 };
 
 struct outbox {
-	struct list waiting, sent, done;
+	struct list waiting, sent, done, held;
 	unsigned n_active, n_done;
 };
 
@@ -65,7 +69,11 @@ void outbox_unsend(struct outbox *o, struct outbox_message *m);
 void outbox_mark_done(struct outbox *o, struct outbox_message *m);
 /* Given up. */
 void outbox_drop(struct outbox *o, struct outbox_message *m);
-/* Waiting, sent or done: to be sealed anew and sent first. */
+/* Waiting, sent or done: it is not sent until it is sealed anew. */
+void outbox_hold(struct outbox *o, struct outbox_message *m, uint64_t now_ms);
+/* The one held longest, or NULL. */
+struct outbox_message *outbox_held(struct outbox *o);
+/* In any state: to be sealed anew and sent first. */
 void outbox_reseal(struct outbox *o, struct outbox_message *m);
 /* The connection is gone: all that was sent waits again, in the old order. */
 void outbox_all_unsent(struct outbox *o);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -14,13 +15,18 @@
 #include "userspace/bundle/statement.h"
 #include "userspace/base/file.h"
 
-#define PEM_BYTES_MAX	   4096
-#define NUMBER_BYTES_MAX   32
-#define WINDOW_BYTES_MAX   (1 + ENVELOPE_ORIGIN_BYTES_MAX + 3 * 8)
-#define BUNDLE_BYTES_MAX   STATEMENT_BYTES((size_t)STATEMENT_BODY_BYTES_MAX)
-#define CONTEXTS_MAX	   4096
-#define WINDOWS_MAGIC	   "SSDTF windows 1\n"
-#define WINDOWS_HEAD_BYTES 20 /* magic and u32 n */
+#define PEM_BYTES_MAX	    4096
+#define NUMBER_BYTES_MAX    32
+#define WINDOW_BYTES_MAX    (1 + ENVELOPE_ORIGIN_BYTES_MAX + 3 * 8)
+#define BUNDLE_BYTES_MAX    STATEMENT_BYTES((size_t)STATEMENT_BODY_BYTES_MAX)
+#define CONTEXTS_MAX	    4096
+#define STATEMENTS	    "statements"
+#define STATEMENTS_MAX	    (64u << 20)
+#define STATEMENT_FIRST	    0x5d
+#define STATEMENT_BYTES_MAX 60000      /* as messages bring them (PROTOCOL 13) */
+#define STATEMENTS_ROOM	    (4u << 20) /* for those that come while the program runs */
+#define WINDOWS_MAGIC	    "SSDTF windows 1\n"
+#define WINDOWS_HEAD_BYTES  20 /* magic and u32 n */
 
 /* --- the small files -------------------------------------------------------------------------- */
 
@@ -185,6 +191,154 @@ static void contexts_new(struct party *p)
 		exit_with(EX_OSERR, "no memory for %u contexts", p->n_contexts);
 }
 
+/* --- statements ------------------------------------------------------------------------------- */
+
+/* Whole behind the others, or not at all: a write that fails is cut off again. */
+static int append(int fd, struct bytes v)
+{
+	struct stat before;
+	size_t done = 0;
+	int ret = 0;
+
+	if (fstat(fd, &before))
+		return -errno;
+	while (!ret && done < v.n) {
+		ssize_t n = write(fd, v.p + done, v.n - done);
+
+		if (n < 0 && errno != EINTR)
+			ret = -errno;
+		else if (n > 0)
+			done += (size_t)n;
+	}
+	if (!ret && fsync(fd))
+		ret = -errno;
+	/* Where not even that works, the next load cuts it. */
+	if (ret && ftruncate(fd, before.st_size))
+		log_warn(STATEMENTS ": %s", strerror(errno));
+	return ret;
+}
+
+int party_statement_store(struct party *p, struct bytes statement)
+{
+	int fd = openat(p->dir, STATEMENTS, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = append(fd, statement);
+	if (!ret && fsync(p->dir)) /* it may be new */
+		ret = -errno;
+	(void)close(fd);
+	return ret;
+}
+
+/* The length of a whole statement at the front, 0 where there is none. */
+static size_t whole_statement(struct bytes v)
+{
+	size_t body;
+
+	if (v.n < STATEMENT_BYTES(0))
+		return 0;
+	body = bytes_load_u32(v.p + STATEMENT_HEAD_BYTES - 4);
+	return body > v.n - STATEMENT_BYTES(0) ? 0 : STATEMENT_BYTES(body);
+}
+
+static bool is_managers(struct bytes whole, const struct p256_point *manager)
+{
+	struct p256_public *key;
+	struct statement s;
+	bool holds;
+
+	if (statement_read(whole, &s) || p256_public_new(manager, &key))
+		return false;
+	holds = !statement_open(whole, s.kind, key, &s);
+	p256_public_free(key);
+	return holds;
+}
+
+/* Is there one anywhere in v? */
+static bool holds_whole(struct bytes v, const struct p256_point *manager)
+{
+	for (; v.n >= STATEMENT_BYTES(0); v = bytes_of(v.p + 1, v.n - 1)) {
+		size_t n = whole_statement(v);
+
+		if (n && is_managers(bytes_of(v.p, n), manager))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * How much of the file holds. A crash while the last statement was written leaves a part of it, or
+ * zeros in its place: that end goes, for it never counted as had. But where a whole one stands
+ * behind what is wrong, something else damaged the file. What is wrong further in front, libssdtf
+ * finds.
+ */
+static size_t whole_statements(struct bytes file, const struct p256_point *manager,
+			       bool *ret_damaged)
+{
+	struct bytes rest = file, last = file;
+	size_t n;
+
+	while ((n = whole_statement(rest))) {
+		last = rest;
+		rest = bytes_of(rest.p + n, rest.n - n);
+	}
+	/* Its frame may be whole where its bytes are not. */
+	n = whole_statement(last);
+	if (n && !is_managers(bytes_of(last.p, n), manager))
+		rest = last;
+	*ret_damaged = rest.n &&
+		       (rest.n > 2 * STATEMENT_BYTES_MAX ||
+			(rest.p[0] && rest.p[0] != STATEMENT_FIRST) || holds_whole(rest, manager));
+	return (size_t)(rest.p - file.p);
+}
+
+static void statements_damaged(const struct party *p)
+{
+	exit_with(EX_DATAERR,
+		  "%s/" STATEMENTS " is damaged; remove it, and what it held is asked for again",
+		  p->path);
+}
+
+/* Into libssdtf's memory. */
+static void statements_load(struct party *p, const struct p256_point *manager,
+			    struct ssdtf_config *c)
+{
+	uint8_t *file = NULL;
+	bool damaged = false;
+	size_t n = 0;
+	int ret = file_read(p->dir, STATEMENTS, STATEMENTS_MAX, &file, &n, NULL);
+
+	if (ret && ret != -ENOENT)
+		exit_with(EX_NOINPUT, "%s/" STATEMENTS ": %s", p->path, strerror(-ret));
+	c->statements_n = n ? whole_statements(bytes_of(file, n), manager, &damaged) : 0;
+	if (damaged)
+		statements_damaged(p);
+	c->statements_room = c->statements_n + STATEMENTS_ROOM;
+	c->statements = p->statements = malloc(c->statements_room);
+	if (!c->statements)
+		exit_with(EX_OSERR, "no memory for %zu bytes of statements", c->statements_room);
+	if (n != c->statements_n)
+		log_warn("%s/" STATEMENTS
+			 ": the last one is cut short, and left out: it comes again",
+			 p->path);
+	if (c->statements_n)
+		memcpy(c->statements, file, c->statements_n);
+	free(file);
+}
+
+/* What is of no use any more goes. */
+static int statements_compact(struct party *p)
+{
+	struct bytes v = ssdtf_statements(&p->client);
+	struct stat now;
+
+	if (fstatat(p->dir, STATEMENTS, &now, 0))
+		return errno == ENOENT ? 0 : -errno;
+	return (size_t)now.st_size == v.n ? 0 : file_write(p->dir, STATEMENTS, v, 0600);
+}
+
 /* --- start-up --------------------------------------------------------------------------------- */
 
 static void lock_dir(struct party *p)
@@ -244,8 +398,8 @@ const char *party_bundle_trouble(int error)
 	case -ETIME:
 		return "is not valid now: is this machine's clock right?";
 	case -EPERM:
-		return "is for another id, or for other keys than those in signing.pem and "
-		       "encryption.pem";
+		return "is for another id, or for other keys than those in signing.pem, "
+		       "encryption.pem and encryption.old.pem";
 	case -E2BIG:
 		return "has more scopes or grants than this program holds";
 	}
@@ -261,7 +415,8 @@ static int remember_serial(const struct party *p, uint64_t before)
 
 static void client_init(struct party *p, const struct party_config *config, struct ssdtf_time now)
 {
-	struct secret32 signing SECRET = { { 0 } }, encryption SECRET = { { 0 } };
+	struct secret32 signing SECRET = { { 0 } }, encryption SECRET = { { 0 } },
+				old SECRET = { { 0 } };
 	struct p256_point manager;
 	struct ssdtf_config c = {
 		.id = bytes_str(config->id ? config->id : ""),
@@ -287,12 +442,22 @@ static void client_init(struct party *p, const struct party_config *config, stru
 	load_private(p, "signing.pem", &signing);
 	if (config->reads)
 		load_private(p, "encryption.pem", &encryption);
+	if (config->reads && !faccessat(p->dir, "encryption.old.pem", F_OK, 0)) {
+		load_private(p, "encryption.old.pem", &old);
+		c.encryption_old = &old;
+	}
+	statements_load(p, &manager, &c);
 	p->bundle = load(p, "bundle", BUNDLE_BYTES_MAX, &n);
 	p->bundle_n = n;
 	c.bundle = bytes_of(p->bundle, n);
 	ret = ssdtf_init(&p->client, &c, now);
+	if (ret == -EILSEQ)
+		statements_damaged(p);
 	if (ret)
 		exit_with(EX_DATAERR, "%s/bundle %s", p->path, party_bundle_trouble(ret));
+	ret = statements_compact(p);
+	if (ret)
+		exit_with(EX_IOERR, "%s/" STATEMENTS ": %s", p->path, strerror(-ret));
 	ret = remember_serial(p, c.serial_min);
 	if (ret)
 		exit_with(EX_IOERR, "%s/serial: %s", p->path, strerror(-ret));
@@ -346,6 +511,8 @@ int party_reload(struct party *p, struct ssdtf_time now)
 	p->bundle = bundle;
 	p->bundle_n = n;
 	ret = remember_serial(p, before);
+	if (!ret)
+		ret = statements_compact(p);
 	if (ret)
 		return ret;
 	return ssdtf_serial(&p->client) > before ? 0 : -EALREADY;
@@ -355,6 +522,7 @@ void party_close(struct party *p)
 {
 	ssdtf_deinit(&p->client);
 	bundle_free(p->bundle, p->bundle_n);
+	free(p->statements);
 	free(p->contexts); /* which ssdtf_deinit() has wiped */
 	free(p->origins);
 	(void)close(p->dir); /* ends the lock */

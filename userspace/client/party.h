@@ -6,10 +6,13 @@
  *   manager.pub      PEM, the manager's public key
  *   signing.pem      PEM, the party's private signing key
  *   encryption.pem   PEM, a receiver's private encryption key
+ *   encryption.old.pem
+ *                    the one before, as long as there are grants for it
  * and what the programs keep there:
  *   counter          the mark up to which counters may have been used
  *   serial           of the newest bundle seen; an older one is refused
  *   windows          a receiver's replay windows
+ *   statements       what the manager stated after the bundle, as it came, one behind the other
  *
  * The directory is locked while it is open: one (enc, seq) and one counter must never be used by
  * two processes. party_open() says what is wrong and ends the program, since it runs at start-up;
@@ -44,6 +47,7 @@ struct party {
 	unsigned n_origins;
 	struct ssdtf_context *contexts;
 	unsigned n_contexts;
+	uint8_t *statements; /* libssdtf's memory for them */
 	struct ssdtf_client client;
 };
 
@@ -62,5 +66,8 @@ int party_counter_load(struct party *p, uint64_t *ret_mark) must_check;
 int party_counter_reserve(struct party *p, uint64_t mark) must_check;
 
 int party_windows_store(struct party *p) must_check;
+
+/* For ssdtf_ops: behind those in the file "statements". */
+int party_statement_store(struct party *p, struct bytes statement) must_check;
 
 #endif

@@ -31,6 +31,7 @@
 #define STALLED_MS  15000 /* no acknowledgement for so long: connect anew and send again */
 #define SEALS_MAX   2	  /* the first time, and once after an error */
 #define RESENDS_MAX 2	  /* of the same bytes, after errors */
+#define HELD_MS	    10000 /* a message waits so long for a newer key */
 #define TEXT_SHOWN  120
 #define TURN_MS	    1000
 
@@ -44,6 +45,7 @@ struct pub {
 	unsigned refused;     /* messages that the broker will not take */
 	uint64_t progress_ms; /* when something was sent or acknowledged */
 	uint64_t ended_ms;    /* when the input did */
+	uint64_t asked_ms;    /* when newer keys were asked for */
 };
 
 static uint64_t now_ms(const struct pub *p)
@@ -138,7 +140,7 @@ static void on_opened(void *ctx)
 {
 	struct pub *p = ctx;
 
-	p->progress_ms = now_ms(p);
+	p->progress_ms = p->asked_ms = now_ms(p);
 	send_waiting(p);
 }
 
@@ -169,9 +171,35 @@ static void on_subscribed(void *ctx, int n, const int *granted)
 enum remedy {
 	REMEDY_RESEND, /* the same bytes again: these were damaged on the way */
 	REMEDY_RESEAL, /* a new counter, and a new context where the old one is retired */
+	REMEDY_HOLD,   /* until there is a newer key to seal to */
 	REMEDY_NONE,   /* the message was taken, but did not reach everybody */
 	REMEDY_REPORT, /* it never will be taken */
 };
+
+/* Is there another key by now than the one that the message was sealed to? */
+static bool has_newer_key(struct pub *p, const struct outbox_message *m)
+{
+	struct ssdtf_rekey r;
+
+	return !ssdtf_rekey(&p->party.client, bytes_str(p->options.topics[0]),
+			    link_time(&p->options.link), &r) &&
+	       r.key_id != m->key_id;
+}
+
+/* The scope has a new key: perhaps it is here already, or in the file "bundle"; else it is asked
+ * for. */
+static enum remedy remedy_for_key_id(struct pub *p, const struct outbox_message *m)
+{
+	if (!m || m->seals >= SEALS_MAX)
+		return REMEDY_REPORT;
+	if (has_newer_key(p, m) || (link_reload(&p->link) && has_newer_key(p, m)))
+		return REMEDY_RESEAL;
+	if (!outbox_held(&p->outbox)) {
+		link_ask_updates(&p->link);
+		p->asked_ms = now_ms(p);
+	}
+	return REMEDY_HOLD;
+}
 
 static enum remedy remedy_for(struct pub *p, const struct outbox_message *m, unsigned reason)
 {
@@ -183,9 +211,7 @@ static enum remedy remedy_for(struct pub *p, const struct outbox_message *m, uns
 	case SSDTF_REASON_CONTEXT_RETIRED:
 		return m && m->seals < SEALS_MAX ? REMEDY_RESEAL : REMEDY_REPORT;
 	case SSDTF_REASON_KEY_ID:
-		/* The scope has a new key: perhaps the new bundle is here already. */
-		return m && m->seals < SEALS_MAX && link_reload(&p->link) ? REMEDY_RESEAL
-									  : REMEDY_REPORT;
+		return remedy_for_key_id(p, m);
 	case SSDTF_REASON_UNAVAILABLE:
 		return REMEDY_NONE;
 	default:
@@ -193,10 +219,10 @@ static enum remedy remedy_for(struct pub *p, const struct outbox_message *m, uns
 	}
 }
 
-static void give_up(struct pub *p, struct outbox_message *m, const struct ssdtf_event *e)
+static void give_up(struct pub *p, struct outbox_message *m, unsigned reason, uint64_t counter)
 {
-	int ret = ssdtf_report(&p->party.client, e->reason, e->counter,
-			       ssdtf_gateway(&p->party.client), bytes_str("refused by the broker"));
+	int ret = ssdtf_report(&p->party.client, reason, counter, ssdtf_gateway(&p->party.client),
+			       bytes_str("refused by the broker"));
 
 	if (ret)
 		log_warn("the report of it could not be sent: %s", strerror(-ret));
@@ -210,6 +236,7 @@ static void take_error(struct pub *p, const struct ssdtf_event *e)
 	static const char *const done[] = {
 		[REMEDY_RESEND] = ": sent again",
 		[REMEDY_RESEAL] = ": sealed anew",
+		[REMEDY_HOLD] = ": waits for a newer key",
 		[REMEDY_NONE] = "",
 		[REMEDY_REPORT] = ": reported",
 	};
@@ -228,11 +255,47 @@ static void take_error(struct pub *p, const struct ssdtf_event *e)
 	case REMEDY_RESEAL:
 		outbox_reseal(&p->outbox, m);
 		break;
+	case REMEDY_HOLD:
+		outbox_hold(&p->outbox, m, now_ms(p));
+		break;
 	case REMEDY_NONE:
 		break;
 	case REMEDY_REPORT:
-		give_up(p, m, e);
+		give_up(p, m, e->reason, e->counter);
 		break;
+	}
+}
+
+/* The manager stated something anew: what waits for a key may have one. The last first, so that the
+ * first stands in front. */
+static void take_update(struct pub *p)
+{
+	struct list *pos, *next;
+	unsigned n = 0;
+
+	for (pos = p->outbox.held.prev; pos != &p->outbox.held; pos = next) {
+		struct outbox_message *m = list_entry(pos, struct outbox_message, link);
+
+		next = pos->prev;
+		if (!has_newer_key(p, m))
+			continue;
+		outbox_reseal(&p->outbox, m);
+		n++;
+	}
+	if (n)
+		log_debug("%u message%s sealed anew under the newer key", n, n == 1 ? "" : "s");
+}
+
+/* A newer key does not come for ever. */
+static void check_held(struct pub *p)
+{
+	struct outbox_message *m;
+
+	while (link_is_open(&p->link) && (m = outbox_held(&p->outbox)) &&
+	       now_ms(p) - m->held_ms >= HELD_MS && now_ms(p) - p->asked_ms >= HELD_MS) {
+		log_warn("no newer key came for the message with counter=%" PRIu64 ": reported",
+			 m->counter);
+		give_up(p, m, SSDTF_REASON_KEY_ID, m->counter);
 	}
 }
 
@@ -240,6 +303,8 @@ static void on_event(void *ctx, const struct ssdtf_packet *packet, const struct 
 {
 	if (e->kind == SSDTF_ERROR)
 		take_error(ctx, e);
+	else if (e->kind == SSDTF_UPDATED)
+		take_update(ctx);
 	else
 		log_debug("not for a publisher: a message on %.*s", (int)packet->topic.n,
 			  (const char *)packet->topic.p);
@@ -341,6 +406,7 @@ static int run(struct pub *p)
 		if (finished(p))
 			break;
 		check_stalled(p);
+		check_held(p);
 		watch = outbox_full(&p->outbox) ? -1 : input_fd(&p->input);
 		until = now_ms(p) + TURN_MS;
 		if (!outbox_full(&p->outbox) && input_next_ms(&p->input) < until)

@@ -185,6 +185,8 @@ static void on_event(void *ctx, const struct ssdtf_packet *packet, const struct 
 	case SSDTF_NOTHING:
 	case SSDTF_AUTHENTICATED:
 	case SSDTF_AUTH_FAILED:
+	case SSDTF_UPDATED:
+	case SSDTF_CLAIMED:
 		return; /* the link's */
 	}
 }

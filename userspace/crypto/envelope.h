@@ -20,6 +20,7 @@
 #include "userspace/crypto/p256.h"
 
 #define ENVELOPE_MAGIC		  0x5d7f
+#define ENVELOPE_KEY_ID_AT	  4
 #define ENVELOPE_COUNTER_AT	  12
 #define ENVELOPE_AAD_BYTES	  44
 #define ENVELOPE_FIXED_BYTES	  126 /* up to and with level */
@@ -88,8 +89,9 @@ void envelope_sender_deinit(struct envelope_sender *s);
 
 /*
  * Seals at seq_next and moves it on. Writes ENVELOPE_SEALED_BYTES(plain.n) bytes at out, which must
- * not overlap plain. -EOVERFLOW where the context is used up, or was opened before a fork: open
- * another. -EINVAL where id is no id or topic no topic's length.
+ * not overlap plain, unless that lies where its ciphertext will, ENVELOPE_FIXED_BYTES behind out.
+ * -EOVERFLOW where the context is used up, or was opened before a fork: open another. -EINVAL where
+ * id is no id or topic no topic's length.
  */
 int envelope_seal(struct envelope_sender *s, uint64_t counter, uint64_t time_ms, struct bytes id,
 		  struct bytes topic, struct bytes plain, uint8_t *out) must_check;
