@@ -198,6 +198,7 @@ void fake_config(bool plain, struct broker_config *ret_config)
 {
 	*ret_config = (struct broker_config){
 		.plain = plain,
+		.durable = !plain,
 		.admission = plain ? BROKER_ADMISSION_OFF : BROKER_ADMISSION_ENFORCE,
 	};
 	broker_limits_default(&ret_config->limits);
@@ -245,6 +246,8 @@ struct fake_broker *fake_new(bool plain)
 	return fake_new_with(&config);
 }
 
+static void apply(struct fake_broker *f, const struct broker_commit *c);
+
 /* Every job that is out goes back, none of them done. */
 static void give_back(struct fake_broker *f)
 {
@@ -255,6 +258,8 @@ static void give_back(struct fake_broker *f)
 		while (fake_run_token(f))
 			;
 	}
+	if (f->commit && f->late_crash)
+		apply(f, f->commit);
 	f->commit = NULL; /* the engine's own memory: nothing to give */
 }
 
@@ -279,6 +284,7 @@ void fake_free(struct fake_broker *f)
 		free(c->out);
 		free(c);
 	}
+	fake_durable_free(&f->store.durable);
 	p256_private_free(f->key);
 	p256_public_free(f->key_public);
 	free(f);
@@ -306,6 +312,14 @@ void fake_restart(struct fake_broker *f)
 	if (!f->revoked_first)
 		restore_revoked(f);
 	broker_restore_serial(f->engine, s->bundle_serial);
+	if (f->config.plain)
+		fake_restore(f);
+}
+
+void fake_restore(struct fake_broker *f)
+{
+	if (f->config.durable)
+		fake_durable_restore(&f->store.durable, f->engine);
 }
 
 /* --- sockets ---------------------------------------------------------------------------------- */
@@ -523,18 +537,10 @@ static void store_revoked(struct fake_store *s, const struct broker_commit_revok
 		s->n_revoked++;
 }
 
-bool fake_run_commit(struct fake_broker *f)
+static void apply(struct fake_broker *f, const struct broker_commit *c)
 {
-	const struct broker_commit *c = f->commit;
 	struct fake_store *s = &f->store;
 
-	if (!c || f->hold_commit)
-		return false;
-	f->commit = NULL;
-	if (f->commit_error) {
-		ENGINE(broker_commit_done(f->engine, f->commit_error));
-		return true;
-	}
 	for (unsigned i = 0; i < c->n_replay; i++)
 		store_replay(s, &c->replay[i]);
 	for (unsigned i = 0; i < c->n_contexts; i++)
@@ -543,7 +549,22 @@ bool fake_run_commit(struct fake_broker *f)
 		store_revoked(s, &c->revoked[i]);
 	if (c->bundle_serial)
 		s->bundle_serial = c->bundle_serial;
+	fake_durable_apply(&s->durable, c);
 	s->commits++;
+}
+
+bool fake_run_commit(struct fake_broker *f)
+{
+	const struct broker_commit *c = f->commit;
+
+	if (!c || f->hold_commit)
+		return false;
+	f->commit = NULL;
+	if (f->commit_error) {
+		ENGINE(broker_commit_done(f->engine, f->commit_error));
+		return true;
+	}
+	apply(f, c);
 	ENGINE(broker_commit_done(f->engine, 0));
 	return true;
 }

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/fake_durable.h"
 #include "userspace/broker/broker.h"
 #include "userspace/broker/verify.h"
 #include "userspace/crypto/p256.h"
@@ -56,6 +57,7 @@ struct fake_store {
 	struct broker_commit_revoked revoked[FAKE_STORE_MAX];
 	uint64_t bundle_serial;
 	unsigned commits;
+	struct fake_durable durable;
 };
 
 struct fake_broker {
@@ -82,6 +84,7 @@ struct fake_broker {
 	bool revoked_first; /* a restart restores revocations before contexts */
 	enum broker_token_status convert_status, sign_status;
 	int commit_error;
+	bool late_crash; /* the commit that is out when the engine ends is in storage */
 	unsigned wrong_converts; /* so many next conversions come out wrong */
 
 	/* What out() gave last, and may not be filled yet; out_bytes is 0 once it was seen to be.
@@ -112,8 +115,10 @@ struct fake_broker *fake_new_with(const struct broker_config *config);
 void fake_config(bool plain, struct broker_config *ret_config);
 /* Gives back the jobs that are out, and frees the engine: its pool must be empty then. */
 void fake_free(struct fake_broker *f);
-/* The engine ends as in a crash and starts again from what was committed. Connections are lost. */
+/* The engine ends as in a crash and starts again from what was committed. Connections are lost.
+ * With SSDTF sessions are restored by fake_restore(), behind the bundle. */
 void fake_restart(struct fake_broker *f);
+void fake_restore(struct fake_broker *f);
 
 struct fake_conn *fake_open(struct fake_broker *f);
 /* NULL where the engine refuses another one. */

@@ -11,6 +11,22 @@ struct tally {
 	size_t bytes, pipeline_bytes;
 };
 
+/* Of what is to be stored, and whether it says so. */
+static void check_record(struct session *s, const struct delivery *d)
+{
+	const struct durable_change *c = (const struct durable_change *)(const void *)d - 1;
+
+	ASSERT_TRUE(c->state == DURABLE_NEW || c->state == DURABLE_STORED ||
+		    c->state == DURABLE_CHANGED);
+	ASSERT_EQ(list_empty(&c->link), c->state == DURABLE_STORED);
+	ASSERT_TRUE(list_empty(&c->link) || !list_empty(&s->durable->link));
+	ASSERT_FALSE(c->freed);
+	ASSERT_TRUE(d->message->durable && d->message->durable->rows > 0);
+	ASSERT_TRUE(c->state == DURABLE_NEW || d->message->durable->number > 0);
+	if (d->qos == 2 && d->state != DELIVERY_WAITING)
+		ASSERT_EQ(c->packet_id, d->packet_id);
+}
+
 static void count(struct session *s, const struct delivery *d, struct tally *t)
 {
 	size_t n = message_bytes(d->message);
@@ -26,6 +42,9 @@ static void count(struct session *s, const struct delivery *d, struct tally *t)
 	}
 	if (d->qos && d->state != DELIVERY_WAITING)
 		t->inflight++;
+	ASSERT_EQ(d->durable, s->durable && d->qos > 0);
+	if (d->durable)
+		check_record(s, d);
 	if (d->packet_id) {
 		ASSERT_GT(d->qos, 0);
 		ASSERT_TRUE(outgoing_delivery(&s->outgoing, d->packet_id) == d);
@@ -69,6 +88,7 @@ static unsigned releases(const struct session *s)
 	for (uint16_t id = outgoing_next_release(&s->outgoing, 0); id;
 	     id = outgoing_next_release(&s->outgoing, id)) {
 		ASSERT_TRUE(outgoing_is_release(&s->outgoing, id));
+		ASSERT_EQ(outgoing_kept(&s->outgoing, id) != NULL, s->durable != NULL);
 		n++;
 	}
 	return n;
@@ -104,6 +124,8 @@ static void check_session(struct broker *b, struct session *s, unsigned *recent)
 	ASSERT_EQ(s->inflight, t.inflight + s->outgoing.n_releases);
 	ASSERT_EQ(s->outgoing.used, t.ids + s->outgoing.n_releases);
 	ASSERT_TRUE(list_empty(&s->walking) || !list_empty(&s->walks));
+	ASSERT_EQ(s->durable != NULL, b->config.durable && !s->clean);
+	ASSERT_TRUE(!s->durable || s->durable->session == s);
 	if (!s->conn)
 		return check_absent(s);
 	ASSERT_TRUE(s->conn->session == s);
@@ -165,6 +187,8 @@ static void check_waiting(struct broker *b, struct session *s)
 			    l->output_bytes_soft ||
 		    (d->qos && s->inflight >= l->inflight_max) || s->n_pipeline > 0 ||
 		    (d->qos && s->outgoing.used == UINT16_MAX) ||
+		    (d->durable && d->qos == 2 && !durable_is_stored(b, durable_of(d)) &&
+		     (b->commit.out || b->starved)) ||
 		    (!b->config.plain && (!directory_in_force(b->directory, b->wall_ms) ||
 					  s->conn->secure->updates.pending)));
 }

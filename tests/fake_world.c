@@ -334,6 +334,7 @@ void world_restart(struct world *w)
 {
 	fake_restart(w->fake);
 	apply(w);
+	fake_restore(w->fake);
 }
 
 /* --- life ------------------------------------------------------------------------------------- */

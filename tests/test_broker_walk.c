@@ -12,7 +12,8 @@
  *   - at QoS 2 nothing comes twice at all;
  *   - an acknowledgement means that the counter is in storage, or that the message was refused.
  * Checked whenever the walk comes to rest: what was acknowledged has reached every receiver that
- * was subscribed and granted all the time since before it was sent.
+ * was subscribed and granted all the time since before it was sent, over crashes of the broker, too,
+ * if its session was not clean.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -68,6 +69,8 @@ struct receiver {
 	struct fake_client client;
 	bool open;
 	bool present;		      /* CONNACK found the session */
+	bool kept;		      /* it must, next time */
+	bool crashed;		      /* the broker, since its last session opened */
 	int qos[ARRAY_SIZE(filters)]; /* subscribed with; -1: not */
 	uint64_t stable_since;	      /* session, subscriptions and grants are as they are since */
 	uint64_t last[SENDERS];	      /* highest counter on this connection */
@@ -256,6 +259,7 @@ static void receiver_reset(struct walk *w, struct receiver *r)
 	memset(r->last_new, 0, sizeof(r->last_new));
 	r->stable_since = w->step;
 	r->session++;
+	r->kept = false;
 }
 
 static void receiver_opened(struct walk *w, struct receiver *r)
@@ -264,7 +268,11 @@ static void receiver_opened(struct walk *w, struct receiver *r)
 	r->asked = -1;
 	r->n_to_ack = 0;
 	memset(r->last, 0, sizeof(r->last));
+	if (r->crashed)
+		memset(r->last_new, 0, sizeof(r->last_new));
+	r->crashed = false;
 	if (!r->present) {
+		ASSERT_FALSE(r->kept);
 		receiver_reset(w, r);
 		memset(r->stored, 0, sizeof(r->stored));
 	}
@@ -317,6 +325,7 @@ static void receiver_suback(struct walk *w, struct receiver *r)
 	if (!is_down(&r->client)) { /* else the session may have ended since it was sent */
 		r->qos[r->asked] = r->asked_qos;
 		r->stable_since = w->step;
+		r->kept = !r->client.clean;
 	}
 	r->asked = -1;
 }
@@ -700,12 +709,19 @@ static void new_bundle(struct walk *w)
 	w->bundles++;
 }
 
+/* Sessions that are not clean outlive it, with what they are owed. What was not acknowledged yet may
+ * come for a second time, as from another sender. */
 static void crash(struct walk *w)
 {
+	w->fake->late_crash = one_in(2);
 	world_restart(w->world);
 	for (unsigned i = 0; i < RECEIVERS; i++) {
-		receiver_reset(w, &w->receivers[i]);
-		w->receivers[i].open = false;
+		struct receiver *r = &w->receivers[i];
+
+		if (r->client.clean)
+			receiver_reset(w, r);
+		r->crashed = true;
+		r->open = false;
 	}
 	w->restarts++;
 }

@@ -77,6 +77,7 @@ struct broker *broker_new(const struct broker_config *config, const struct broke
 	capsules_init(&b->capsules);
 	signer_init(b);
 	commit_init(b);
+	durable_init(b);
 	contexts_init(&b->contexts);
 	origins_init(&b->origins);
 	control_init(&b->control);
@@ -126,6 +127,7 @@ void broker_free(struct broker *b)
 	sys_deinit(b);
 	gate_deinit(&b->gate);
 	retained_deinit(b);
+	durable_deinit(b);
 	route_deinit(b);
 	reap(b);
 	BUG_ON(!list_empty(&b->dead));
@@ -251,6 +253,7 @@ void broker_stop(struct broker *b)
 {
 	while (!list_empty(&b->conns))
 		conn_end(list_first(&b->conns, struct broker_conn, link), "the broker stops");
+	durable_hurry(b);
 }
 
 void broker_stats(const struct broker *b, struct broker_stats *ret_s)

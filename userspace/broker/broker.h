@@ -78,7 +78,8 @@ enum broker_admission {
 };
 
 struct broker_config {
-	bool plain; /* an ordinary MQTT broker: no SSDTF, no token, no bundle */
+	bool plain;   /* an ordinary MQTT broker: no SSDTF, no token, no bundle */
+	bool durable; /* commits hold sessions and retained messages, too (durable.h) */
 	enum broker_admission admission;
 	struct broker_limits limits;
 	uint8_t hash_key[16]; /* random, for tables keyed by what peers choose */
@@ -125,12 +126,69 @@ struct broker_commit_revoked {
 	uint64_t revoked_at_ms;	   /* the manager's word */
 	uint64_t retire_before_ms; /* wall clock here: contexts seen until then are retired */
 };
+
+/*
+ * What outlives the process of sessions and retained messages (durable.h). A row takes the place of
+ * the one with the same key; with `gone` it goes. Rows of one kind are applied in order. Numbers of
+ * sessions and messages are the engine's, and never used again for others.
+ */
+struct broker_commit_session { /* gone: with all rows that name it */
+	uint64_t number;
+	bool gone;
+	uint16_t packet_id; /* the last given towards its client */
+	char id[65];
+};
+struct broker_commit_subscription { /* by session and number */
+	uint64_t session, number;
+	bool gone;
+	uint8_t qos;
+	struct bytes filter;
+};
+struct broker_commit_message { /* written once, whoever it waits for */
+	uint64_t number;
+	bool gone;
+	bool sealed, retain;
+	uint8_t qos;		     /* as its sender sent it */
+	struct bytes topic, payload; /* as received: sealed, at its level and with its trailer */
+	struct bytes origin;	     /* sealed: the sender's id */
+};
+struct broker_commit_delivery { /* by session and seq */
+	uint64_t session, seq, message;
+	bool gone;
+	bool retain;
+	uint8_t qos;
+	uint16_t packet_id; /* 0: it has none yet */
+};
+struct broker_commit_release { /* by session and packet id; place orders a session's */
+	uint64_t session, place;
+	bool gone;
+	uint16_t packet_id;
+};
+struct broker_commit_incoming { /* by session and packet id */
+	uint64_t session;
+	bool gone;
+	uint16_t packet_id;
+};
+struct broker_commit_retained { /* by message */
+	uint64_t message;
+	bool gone;
+};
+
 struct broker_commit {
 	unsigned n_replay, n_contexts, n_revoked;
 	struct broker_commit_replay *replay;
 	struct broker_commit_context *contexts;
 	struct broker_commit_revoked *revoked;
 	uint64_t bundle_serial; /* 0: unchanged */
+	unsigned n_sessions, n_subscriptions, n_messages, n_deliveries, n_releases, n_incoming;
+	unsigned n_retained;
+	struct broker_commit_session *sessions;
+	struct broker_commit_subscription *subscriptions;
+	struct broker_commit_message *messages;
+	struct broker_commit_delivery *deliveries;
+	struct broker_commit_release *releases;
+	struct broker_commit_incoming *incoming;
+	struct broker_commit_retained *retained;
 };
 
 /* --- actions ---------------------------------------------------------------------------------- */
@@ -217,6 +275,24 @@ int broker_restore_replay(struct broker *b, const struct broker_commit_replay *r
 int broker_restore_context(struct broker *b, const struct broker_commit_context *c) must_check;
 int broker_restore_revoked(struct broker *b, const struct broker_commit_revoked *r) must_check;
 void broker_restore_serial(struct broker *b, uint64_t bundle_serial);
+
+/*
+ * Sessions and retained messages of an earlier run: behind the first bundle, table by table in this
+ * order, deliveries by session and seq, releases by session and place. What is no longer allowed
+ * (a party that is not enrolled, more than a limit has room for) goes, from storage too. -EBADMSG:
+ * no commit of ours; -EPROTO: a plain broker's where this has SSDTF, or the other way round;
+ * -ENOMEM.
+ */
+int broker_restore_session(struct broker *b, const struct broker_commit_session *r) must_check;
+int broker_restore_subscription(struct broker *b,
+				const struct broker_commit_subscription *r) must_check;
+int broker_restore_message(struct broker *b, const struct broker_commit_message *r) must_check;
+int broker_restore_delivery(struct broker *b, const struct broker_commit_delivery *r) must_check;
+int broker_restore_release(struct broker *b, const struct broker_commit_release *r) must_check;
+int broker_restore_incoming(struct broker *b, const struct broker_commit_incoming *r) must_check;
+int broker_restore_retained(struct broker *b, const struct broker_commit_retained *r) must_check;
+/* That was all. */
+void broker_restore_end(struct broker *b);
 
 /* Says goodbye to every connection (for SIGTERM): they are closed, Wills are not published. */
 void broker_stop(struct broker *b);

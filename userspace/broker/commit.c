@@ -35,6 +35,7 @@ void commit_init(struct broker *b)
 	list_init(&c->acks_out);
 	list_init(&c->opens);
 	list_init(&c->opens_out);
+	replies_init(&c->replies);
 	timer_init(&c->retry, retry_fired);
 	c->broker = b;
 }
@@ -70,6 +71,7 @@ void commit_deinit(struct broker *b)
 	release(&c->acks_out, ack_drop);
 	release_opens(&c->opens, false);
 	release_opens(&c->opens_out, false);
+	replies_deinit(b);
 	while (!list_empty(&c->revoked)) {
 		struct pending_revoked *r = list_first(&c->revoked, struct pending_revoked, link);
 
@@ -236,6 +238,22 @@ static bool take_revoked(struct broker *b, struct commit *c)
 	return true;
 }
 
+static bool is_empty(const struct broker_commit *c)
+{
+	return !c->n_replay && !c->n_contexts && !c->n_revoked && !c->bundle_serial &&
+	       !c->n_sessions && !c->n_subscriptions && !c->n_messages && !c->n_deliveries &&
+	       !c->n_releases && !c->n_incoming && !c->n_retained;
+}
+
+/* Is there something to store besides what durable.h has? */
+static bool has_reason(const struct broker *b)
+{
+	const struct commit *c = &b->commit;
+
+	return c->bundle_serial || !list_empty(&c->revoked) || !list_empty(&c->dirty) ||
+	       !list_empty(&b->contexts.dirty);
+}
+
 void commit_turn(struct broker *b)
 {
 	struct commit *c = &b->commit;
@@ -244,14 +262,20 @@ void commit_turn(struct broker *b)
 	if (c->out)
 		return;
 	c->batch.n_replay = c->batch.n_contexts = c->batch.n_revoked = 0;
-	c->batch.bundle_serial = c->bundle_serial;
-	c->bundle_serial = 0;
-	whole = take_revoked(b, c) && take_senders(c) && take_contexts(c, &b->contexts);
-	if (!c->batch.n_replay && !c->batch.n_contexts && !c->batch.n_revoked &&
-	    !c->batch.bundle_serial) {
+	c->batch.bundle_serial = 0;
+	/* Queues first, and whole: a counter that is stored says that its message is. */
+	whole = durable_take(b, &c->batch, has_reason(b));
+	if (whole) {
+		c->batch.bundle_serial = c->bundle_serial;
+		c->bundle_serial = 0;
+		whole = take_revoked(b, c) && take_senders(c) && take_contexts(c, &b->contexts);
+	}
+	if (is_empty(&c->batch)) {
 		if (whole) { /* all they wait for is stored already */
+			durable_committed(b);
 			release(&c->acks, ack_ready);
 			release_opens(&c->opens, true);
+			replies_release(b, &c->replies.next);
 		}
 		return;
 	}
@@ -259,6 +283,7 @@ void commit_turn(struct broker *b)
 	if (whole) {
 		list_splice_tail(&c->acks_out, &c->acks);
 		list_splice_tail(&c->opens_out, &c->opens);
+		replies_formed(b);
 	}
 	c->out = true;
 	b->ops.commit(b->io, &c->batch);
@@ -275,6 +300,8 @@ void broker_commit_done(struct broker *b, int error)
 	}
 	c->out = false;
 	b->stats.commits++;
+	durable_committed(b);
 	release(&c->acks_out, ack_ready);
 	release_opens(&c->opens_out, true);
+	replies_release(b, &c->replies.out);
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What must outlive the process: replay windows, contexts seen, revocations. Changes gather while a
- * commit is under way and go out together with the next one; acknowledgements wait for theirs.
+ * What must outlive the process: replay windows, contexts seen, revocations; sessions and what is
+ * retained (durable.h). Changes gather while a commit is under way and go out together with the
+ * next one; acknowledgements wait for theirs.
  *
- * A message is routed at once and acknowledged when its counter is on stable storage: a crash in
- * between makes the sender send it again (QoS 1 allows that; at QoS 2 the receiver's own window
- * drops it), and never loses what was acknowledged.
+ * A message is routed at once and acknowledged when its counter is on stable storage, and with it
+ * the queues that it stands in: a crash in between makes the sender send it again (to a session
+ * that did not outlive it, for a second time: at QoS 2 the receiver's own window drops it), and
+ * never loses what was acknowledged.
  */
 #ifndef SSDTF_BROKER_COMMIT_H
 #define SSDTF_BROKER_COMMIT_H
@@ -15,6 +17,7 @@
 
 #include "userspace/base/timer.h"
 #include "userspace/broker/broker.h"
+#include "userspace/broker/reply.h"
 #include "userspace/broker/table.h"
 
 struct ack;
@@ -43,6 +46,7 @@ struct commit {
 	struct list opens, opens_out; /* conn_secure.commit_wait: sessions that open then */
 	struct list acks,
 		acks_out;	/* ack.wait: waiting for the next commit, for the one under way */
+	struct replies replies; /* the like */
 	uint64_t bundle_serial; /* to be committed; 0: unchanged */
 	bool out;		/* a commit is under way or to be tried again */
 	struct broker_commit batch; /* what is out */

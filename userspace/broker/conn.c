@@ -241,7 +241,26 @@ static void send_suback(struct broker_conn *c, uint16_t packet_id, const uint8_t
 
 	mqtt_encode_suback(packet_id, codes, n, &w);
 	BUG_ON(w.bad);
-	send_small(c, buf, w.used);
+	reply_send(c, bytes_of(buf, w.used),
+		   c->session && durable_is_behind(c->broker, c->session));
+}
+
+/* conn_send_ack(), but it may have to wait (reply.h). */
+static void reply_ack(struct broker_conn *c, enum mqtt_type type, uint16_t packet_id, bool wait)
+{
+	uint8_t buf[8];
+	struct bytes_writer w = bytes_writer_of(buf, sizeof(buf));
+
+	mqtt_encode_ack(type, packet_id, &w);
+	BUG_ON(w.bad);
+	reply_send(c, bytes_of(buf, w.used), wait);
+}
+
+/* The same, where it tells of something of the session's own. */
+static void reply_own(struct broker_conn *c, enum mqtt_type type, uint16_t packet_id)
+{
+	if (c->state == CONN_OPEN)
+		reply_ack(c, type, packet_id, durable_is_behind(c->broker, c->session));
 }
 
 /* Every second that passed lets off its share. */
@@ -287,14 +306,14 @@ static void errors_fired(struct timer *t)
 		timer_arm(&c->broker->wheel, t, (c->secure->budget_second + 1) * 1000);
 }
 
-/* [MQTT-4.4.0-1], in the order in which they went first. */
+/* [MQTT-4.4.0-1], in the order in which they went first; the last of them may not yet be stored. */
 static void resend_releases(struct broker_conn *c)
 {
 	const struct outgoing *o = &c->session->outgoing;
 
 	for (uint16_t id = outgoing_next_release(o, 0); id && c->state == CONN_OPEN;
 	     id = outgoing_next_release(o, id))
-		conn_send_ack(c, MQTT_PUBREL, id);
+		reply_own(c, MQTT_PUBREL, id);
 }
 
 bool conn_attach(struct broker_conn *c)
@@ -442,17 +461,32 @@ struct message *conn_message(struct broker_conn *c, const struct mqtt_publish *p
 	return m;
 }
 
+/* The id of a QoS 2 message is remembered until PUBREL. False: no memory. */
+static bool take_incoming(struct broker_conn *c, uint16_t packet_id)
+{
+	struct broker *b = c->broker;
+	struct session *s = c->session;
+
+	if (!incoming_add(&b->pool, &s->incoming, packet_id))
+		return false;
+	if (durable_incoming(b, s, packet_id, false))
+		return true;
+	incoming_remove(&b->pool, &s->incoming, packet_id);
+	return false;
+}
+
 static void publish_plain(struct broker_conn *c, const struct mqtt_publish *p)
 {
 	struct broker *b = c->broker;
+	uint64_t before = b->durable.n_urgent;
 	struct message *m;
 
 	if (p->qos == 2 && incoming_has(c->session->incoming, p->packet_id)) {
 		b->stats.replayed++;
-		return conn_send_ack(c, MQTT_PUBREC, p->packet_id);
+		return reply_own(c, MQTT_PUBREC, p->packet_id);
 	}
 	m = conn_message(c, p, false);
-	if (!m || (p->qos == 2 && !incoming_add(&b->pool, &c->session->incoming, p->packet_id))) {
+	if (!m || (p->qos == 2 && !take_incoming(c, p->packet_id))) {
 		message_put(&b->pool, m);
 		return conn_fail(c, "no memory for its message");
 	}
@@ -460,7 +494,7 @@ static void publish_plain(struct broker_conn *c, const struct mqtt_publish *p)
 	route_message(b, m, c);
 	message_put(&b->pool, m);
 	if (p->qos && c->state == CONN_OPEN)
-		conn_send_ack(c, ack_type(p->qos), p->packet_id);
+		reply_ack(c, ack_type(p->qos), p->packet_id, b->durable.n_urgent != before);
 }
 
 static void handle_publish(struct broker_conn *c, const struct mqtt_frame *f)
@@ -505,7 +539,7 @@ static void handle_unsubscribe(struct broker_conn *c, struct bytes body)
 		return conn_fail(c, "UNSUBSCRIBE before authentication");
 	for (unsigned i = 0; i < p.n; i++)
 		session_unsubscribe(c->broker, c->session, p.filters[i]);
-	conn_send_ack(c, MQTT_UNSUBACK, p.packet_id);
+	reply_own(c, MQTT_UNSUBACK, p.packet_id);
 }
 
 /* PUBACK, PUBREC or PUBCOMP. */
@@ -521,7 +555,7 @@ static void handle_ack(struct broker_conn *c, enum mqtt_type type, struct bytes 
 	if (!delivery_acknowledge(c->broker, c->session, type, packet_id))
 		return conn_fail(c, "acknowledges a message of another QoS");
 	if (type == MQTT_PUBREC) /* of an id that we do not know, too: else it is stuck with it */
-		conn_send_ack(c, MQTT_PUBREL, packet_id);
+		reply_own(c, MQTT_PUBREL, packet_id);
 }
 
 /* Completed whether we know of it or not, and before authentication as after: what a client was
@@ -533,9 +567,14 @@ static void handle_pubrel(struct broker_conn *c, struct bytes body)
 
 	if (r != MQTT_OK)
 		return conn_fail(c, mqtt_reason_name(r));
-	if (c->session)
+	if (!c->session || !c->broker->config.plain)
+		return conn_send_ack(c, MQTT_PUBCOMP, packet_id);
+	if (incoming_has(c->session->incoming, packet_id)) {
+		if (!durable_incoming(c->broker, c->session, packet_id, true))
+			return conn_fail(c, "no memory for its PUBREL");
 		incoming_remove(&c->broker->pool, &c->session->incoming, packet_id);
-	conn_send_ack(c, MQTT_PUBCOMP, packet_id);
+	}
+	reply_own(c, MQTT_PUBCOMP, packet_id);
 }
 
 static void handle_empty(struct broker_conn *c, enum mqtt_type type, struct bytes body)

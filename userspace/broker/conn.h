@@ -36,6 +36,7 @@ enum conn_pause {
 	CONN_PAUSE_RECEIVER = 2, /* a receiver of its messages is slow */
 	CONN_PAUSE_ACKS = 4,	 /* it is owed many acknowledgements */
 	CONN_PAUSE_ERRORS = 8,	 /* it had more errors than a second has room for */
+	CONN_PAUSE_REPLIES = 16, /* it is owed many answers (reply.h) */
 };
 
 #define CONN_NONCE_BYTES 32
@@ -67,6 +68,7 @@ struct broker_conn {
 	enum conn_state state;
 	unsigned refs; /* jobs and waiting acknowledgements that point here */
 	uint8_t pauses;
+	unsigned n_replies;
 	struct session *session; /* OPEN */
 	struct timer timer;	 /* CONNECT, response or keep-alive */
 	uint64_t last_rx_ms;

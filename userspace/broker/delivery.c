@@ -162,6 +162,7 @@ static void drop_id(struct delivery *d)
 	if (d->packet_id)
 		outgoing_drop(&d->session->outgoing, d->packet_id);
 	d->packet_id = 0;
+	d->sent = false;
 }
 
 void delivery_free(struct broker *b, struct delivery *d)
@@ -173,9 +174,14 @@ void delivery_free(struct broker *b, struct delivery *d)
 		leave_recent(b, d);
 	else
 		uncount(b, d);
-	message_put(&b->pool, d->message);
 	message_put(&b->pool, take_nack(d));
-	pool_free(&b->pool, d);
+	if (d->durable)
+		durable_dequeue(b, d);
+	message_put(&b->pool, d->message);
+	if (d->durable)
+		durable_delivery_free(b, d);
+	else
+		pool_free(&b->pool, d);
 }
 
 static void free_list(struct broker *b, struct list *l)
@@ -198,6 +204,8 @@ static void acknowledged(struct broker *b, struct delivery *d)
 	leave_state(d);
 	list_del(&d->link);
 	uncount(b, d);
+	if (d->durable)
+		durable_dequeue(b, d);
 	d->state = DELIVERY_RECENT;
 	d->sealed->recent_until_ms = b->mono_ms + RECENT_MS;
 	list_add_tail(&d->session->recent, &d->link);
@@ -216,6 +224,8 @@ static void recall(struct broker *b, struct delivery *d)
 	leave_recent(b, d);
 	d->state = DELIVERY_WAITING;
 	count(b, d);
+	if (d->durable && !durable_queue(b, d))
+		broker_note(b, "not stored", session_id(d->session), "no memory");
 }
 
 /* Behind those that came before it: few, if any, came after and stand there already. */
@@ -241,7 +251,7 @@ static void rewind_list(struct broker *b, struct list *from, struct list *to)
 			delivery_free(b, d);
 			continue;
 		}
-		if (d->state == DELIVERY_SENT || d->packet_id)
+		if (d->sent)
 			d->dup = true; /* [MQTT-4.4.0-1] */
 		leave_state(d);
 		message_put(&b->pool, take_nack(d));
@@ -294,11 +304,16 @@ void deliveries_restart(struct broker *b, struct session *s)
  * again is not. */
 static void received(struct broker *b, struct session *s, struct delivery *d)
 {
-	struct message *nack = take_nack(d);
+	struct durable_change *kept;
+	struct message *nack;
 
-	outgoing_release(&s->outgoing, d->packet_id);
+	if (!durable_release(b, s, d->packet_id, &kept))
+		return conn_fail(s->conn, "no memory for its PUBREC"); /* it is asked again */
+	nack = take_nack(d);
+	outgoing_release(&s->outgoing, d->packet_id, kept);
 	s->inflight++;
 	d->packet_id = 0;
+	d->sent = false;
 	acknowledged(b, d);
 	if (nack) /* which waited for this, so d is a recent one */
 		delivery_restart(b, d, nack);
@@ -308,6 +323,7 @@ static void received(struct broker *b, struct session *s, struct delivery *d)
 
 static void completed(struct broker *b, struct session *s, uint16_t packet_id)
 {
+	durable_completed(b, s, outgoing_kept(&s->outgoing, packet_id));
 	outgoing_drop(&s->outgoing, packet_id);
 	s->inflight--;
 	if (s->n_queued == 0)
@@ -379,6 +395,9 @@ void delivery_sent(struct broker *b, struct delivery *d)
 		delivery_free(b, d);
 		return;
 	}
+	d->sent = true;
+	if (d->durable)
+		durable_sent(b, d);
 	if (d->state == DELIVERY_SIGNING) {
 		signer_leave(d);
 		leave_pipeline(d);
@@ -426,7 +445,7 @@ static bool has_room(struct broker *b, const struct session *s)
 }
 
 /* May d leave waiting now? */
-static bool may_start(struct broker *b, struct session *s, const struct delivery *d)
+static bool may_start(struct broker *b, struct session *s, struct delivery *d)
 {
 	if (s->n_pipeline >= PIPELINE_MAX)
 		return false;
@@ -434,7 +453,7 @@ static bool may_start(struct broker *b, struct session *s, const struct delivery
 		return false;
 	if (d->qos && !d->packet_id && !reserve_id(b, s))
 		return false;
-	return has_room(b, s);
+	return has_room(b, s) && !(d->durable && d->qos == 2 && !durable_may_send(b, d));
 }
 
 /* Room in the session's output for what message_form_write() writes; what is shared stands behind
@@ -492,10 +511,12 @@ static struct delivery *delivery_new(struct broker *b, struct session *s, struct
 				     uint8_t qos, bool retain)
 {
 	size_t n = sizeof(struct delivery) + (m->sealed ? sizeof(struct delivery_sealed) : 0);
-	struct delivery *d = pool_zalloc(&b->pool, n);
+	bool durable = durable_wants(s, qos);
+	struct delivery *d = durable_alloc(b, durable ? sizeof(struct durable_change) : 0, n);
 
 	if (!d)
 		return NULL;
+	d->durable = durable;
 	list_init(&d->link);
 	d->session = s;
 	d->message = message_get(m);
@@ -533,6 +554,11 @@ void delivery_enqueue(struct broker *b, struct session *s, struct message *m, ui
 	}
 	list_add_tail(&s->waiting, &d->link);
 	count(b, d);
+	if (d->durable && !durable_queue(b, d)) {
+		b->stats.dropped_full++;
+		delivery_free(b, d);
+		return;
+	}
 	if (!s->conn)
 		return;
 	if (!first || m->sealed || !may_start(b, s, d) || send_plain(b, s, d))
@@ -550,6 +576,32 @@ static int convert(struct broker *b, struct delivery *d, const struct directory_
 	memcpy(d->sealed->grant_id, g->grant_id, GRANT_ID_BYTES);
 	d->sealed->grant_flags = g->flags;
 	return capsule_convert(b, d, g);
+}
+
+int delivery_restore(struct broker *b, struct session *s, struct message *m,
+		     const struct broker_commit_delivery *r)
+{
+	struct delivery *d = delivery_new(b, s, m, r->qos, r->retain);
+	bool full = refuse_full(b, s, m, r->qos);
+	int err = 0;
+
+	if (!d)
+		return -ENOMEM;
+	d->seq = s->seq_last = r->seq;
+	list_add_tail(&s->waiting, &d->link);
+	count(b, d);
+	if (!durable_restore_delivery(b, d, r->packet_id))
+		err = -ENOMEM;
+	else if (r->packet_id && !full)
+		err = outgoing_restore(&b->pool, &s->outgoing, r->packet_id, d);
+	if (err == -EEXIST)
+		err = -EBADMSG;
+	if (!err && !full)
+		d->packet_id = r->packet_id;
+	d->dup = true; /* it may have been sent, and that is what DUP says [MQTT-3.3.1-1] */
+	if (err || full)
+		delivery_free(b, d);
+	return err;
 }
 
 /* A sealed one sets out on its conversion. -ENOMEM: it is tried again. */

@@ -29,6 +29,7 @@
 #include "userspace/mqtt/packet.h"
 
 struct broker;
+struct broker_commit_delivery;
 struct capsule;
 struct delivery_sealed;
 struct session;
@@ -53,6 +54,8 @@ struct delivery {
 	uint16_t packet_id; /* QoS > 0: once sent, kept over reconnects [MQTT-4.4.0-1] */
 	uint8_t qos;
 	bool retain, dup;
+	bool sent;    /* under this packet id, once at least */
+	bool durable; /* its record stands before it (durable.h) */
 	enum delivery_state state;
 };
 
@@ -88,6 +91,10 @@ static inline struct delivery *delivery_first_waiting(const struct list *l)
  * to. Ends no connection. */
 void delivery_enqueue(struct broker *b, struct session *s, struct message *m, uint8_t qos,
 		      bool retain);
+/* One of an earlier run, behind those that it was restored behind; what a limit has no room for is
+ * dropped. -EBADMSG: its packet id is another's; -ENOMEM. */
+int delivery_restore(struct broker *b, struct session *s, struct message *m,
+		     const struct broker_commit_delivery *r) must_check;
 /* A delivery is done with, wherever it stands. */
 void delivery_free(struct broker *b, struct delivery *d);
 /* PUBACK, PUBREC or PUBCOMP came; one of an unknown id means nothing. False: this is not how a

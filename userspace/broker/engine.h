@@ -5,7 +5,8 @@
  *
  *    conn ── auth ──► session ──► delivery ──► capsule (conversion) ──► signer ──► conn
  *      │                 ▲
- *      └── ingress ──► route (trie), retained      commit: counters and contexts to storage
+ *      └── ingress ──► route (trie), retained      commit: counters, contexts and, by durable,
+ *                                                          sessions to storage
  */
 #ifndef SSDTF_BROKER_ENGINE_H
 #define SSDTF_BROKER_ENGINE_H
@@ -20,6 +21,7 @@
 #include "userspace/broker/contexts.h"
 #include "userspace/broker/control.h"
 #include "userspace/broker/directory.h"
+#include "userspace/broker/durable.h"
 #include "userspace/broker/gate.h"
 #include "userspace/broker/origins.h"
 #include "userspace/broker/retained.h"
@@ -48,6 +50,7 @@ struct broker {
 	struct capsules capsules;
 	struct signer signer;
 	struct commit commit;
+	struct durable durable;
 	struct contexts contexts;
 	struct origins origins;
 	struct control control;

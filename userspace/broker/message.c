@@ -171,6 +171,7 @@ void message_put(struct pool *pool, struct message *m)
 		m->form.next = form->next;
 		pool_free(pool, form);
 	}
+	pool_free(pool, m->durable);
 	pool_free(pool, m->adopted);
 	pool_free(pool, m);
 }

@@ -34,15 +34,18 @@ struct message_form {
 	uint8_t qos;
 };
 
+struct durable_message;
+
 struct message {
 	unsigned refs;
 	uint8_t qos;
 	bool retain;
 	struct bytes topic;
-	struct bytes payload;	       /* as received; behind it stands the trailer, if sealed */
-	struct bytes body;	       /* what is stored and converted: payload without trailer */
-	struct message_sealed *sealed; /* NULL: plain */
-	struct message_form form;      /* plain: at its own QoS; further ones hang on it */
+	struct bytes payload;		 /* as received; behind it stands the trailer, if sealed */
+	struct bytes body;		 /* what is stored and converted: payload without trailer */
+	struct message_sealed *sealed;	 /* NULL: plain */
+	struct message_form form;	 /* plain: at its own QoS; further ones hang on it */
+	struct durable_message *durable; /* if something that is stored names it (durable.h) */
 	uint8_t *adopted; /* a block that topic and payload stand in; NULL: the message's own */
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "userspace/broker/outgoing.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define ROOM_MIN 8u
@@ -76,22 +77,45 @@ struct delivery *outgoing_delivery(const struct outgoing *o, uint16_t packet_id)
 {
 	const struct outgoing_slot *slot = find(o, packet_id);
 
-	return slot ? slot->delivery : NULL;
+	return slot && !slot->release ? slot->delivery : NULL;
 }
 
 bool outgoing_is_release(const struct outgoing *o, uint16_t packet_id)
 {
 	const struct outgoing_slot *slot = find(o, packet_id);
 
-	return slot && !slot->delivery;
+	return slot && slot->release;
 }
 
-void outgoing_release(struct outgoing *o, uint16_t packet_id)
+struct durable_change *outgoing_kept(const struct outgoing *o, uint16_t packet_id)
+{
+	const struct outgoing_slot *slot = find(o, packet_id);
+
+	return slot && slot->release ? slot->kept : NULL;
+}
+
+int outgoing_restore(struct pool *pool, struct outgoing *o, uint16_t packet_id, struct delivery *d)
+{
+	if (find(o, packet_id))
+		return -EEXIST;
+	if (!outgoing_reserve(pool, o, 1, 1))
+		return -ENOMEM;
+	/* Ids that an earlier run gave may meet in a slot, until there is room for each. */
+	while (slot_of(o, packet_id)->packet_id)
+		if (!grow(pool, o, 2 * o->room))
+			return -ENOMEM;
+	*slot_of(o, packet_id) = (struct outgoing_slot){ .delivery = d, .packet_id = packet_id };
+	o->used++;
+	return 0;
+}
+
+void outgoing_release(struct outgoing *o, uint16_t packet_id, struct durable_change *kept)
 {
 	struct outgoing_slot *slot = find(o, packet_id);
 
-	BUG_ON(!slot || !slot->delivery);
-	slot->delivery = NULL;
+	BUG_ON(!slot || slot->release);
+	slot->release = true;
+	slot->kept = kept;
 	slot->prev = o->last;
 	if (o->last)
 		find(o, o->last)->next = packet_id;
@@ -126,7 +150,7 @@ void outgoing_drop(struct outgoing *o, uint16_t packet_id)
 	struct outgoing_slot *slot = find(o, packet_id);
 
 	BUG_ON(!slot);
-	if (!slot->delivery)
+	if (slot->release)
 		unlink_release(o, slot);
 	*slot = (struct outgoing_slot){ 0 };
 	o->used--;

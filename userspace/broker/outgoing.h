@@ -16,11 +16,16 @@
 #include "userspace/base/pool.h"
 
 struct delivery;
+struct durable_change;
 
 struct outgoing_slot {
-	struct delivery *delivery; /* NULL: a release */
-	uint16_t packet_id;	   /* 0: the slot is free */
-	uint16_t next, prev;	   /* of a release: ids; 0: none */
+	union {
+		struct delivery *delivery;
+		struct durable_change *kept; /* of a release: its record (durable.h), or NULL */
+	};
+	uint16_t packet_id;  /* 0: the slot is free */
+	uint16_t next, prev; /* of a release: ids; 0: none */
+	bool release;
 };
 
 struct outgoing {
@@ -39,9 +44,14 @@ bool outgoing_reserve(struct pool *pool, struct outgoing *o, uint32_t n, uint32_
 uint16_t outgoing_take(struct outgoing *o, struct delivery *d);
 /* NULL: the id is not in use, or a release. */
 struct delivery *outgoing_delivery(const struct outgoing *o, uint16_t packet_id);
-/* The delivery's place is taken by a release. */
-void outgoing_release(struct outgoing *o, uint16_t packet_id);
+/* The delivery's place is taken by a release, whose record is kept. */
+void outgoing_release(struct outgoing *o, uint16_t packet_id, struct durable_change *kept);
 bool outgoing_is_release(const struct outgoing *o, uint16_t packet_id);
+/* Its record, or NULL. */
+struct durable_change *outgoing_kept(const struct outgoing *o, uint16_t packet_id);
+/* An id of an earlier run, for d. -EEXIST: it is in use; -ENOMEM. */
+int outgoing_restore(struct pool *pool, struct outgoing *o, uint16_t packet_id,
+		     struct delivery *d) must_check;
 /* The release behind this one (0: the first); 0: none. */
 uint16_t outgoing_next_release(const struct outgoing *o, uint16_t packet_id);
 /* The id is free again. */

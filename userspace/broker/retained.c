@@ -10,6 +10,7 @@
 #define STEPS_PER_TURN 4096
 #define STEPS_AT_ONCE  256
 
+/* In a durable broker its record stands before it (durable.h). */
 struct retained_message {
 	struct topicmap_entry entry;
 	struct list link; /* in retained.kept */
@@ -41,9 +42,14 @@ static void forget(struct broker *b, struct retained_message *kept)
 {
 	topicmap_remove(b->retained.map, &kept->entry);
 	list_del(&kept->link);
-	message_put(&b->pool, kept->message);
-	pool_free(&b->pool, kept);
 	b->retained.n--;
+	if (b->durable.on)
+		durable_message_put(b, kept->message);
+	message_put(&b->pool, kept->message);
+	if (b->durable.on)
+		durable_retained_free(b, kept);
+	else
+		pool_free(&b->pool, kept);
 }
 
 void retained_deinit(struct broker *b)
@@ -67,13 +73,16 @@ static struct retained_message *keep(struct broker *b, struct message *m)
 {
 	struct retained *r = &b->retained;
 	struct retained_message *kept;
+	const size_t head = b->durable.on ? sizeof(struct durable_retained) : 0;
 	struct topicmap_entry *old;
 
 	if (r->n >= b->config.limits.retained_max)
 		return NULL;
-	kept = pool_zalloc(&b->pool, sizeof(*kept));
-	if (!kept || topicmap_put(r->map, m->topic, &kept->entry, &old)) {
-		pool_free(&b->pool, kept);
+	kept = durable_alloc(b, head, sizeof(*kept));
+	if (!kept)
+		return NULL;
+	if (topicmap_put(r->map, m->topic, &kept->entry, &old)) {
+		pool_free(&b->pool, (uint8_t *)kept - head);
 		return NULL;
 	}
 	list_add_tail(&r->kept, &kept->link);
@@ -92,15 +101,50 @@ void retained_put(struct broker *b, struct message *m)
 			forget(b, kept);
 		return;
 	}
+	if (b->durable.on && !durable_message_get(b, m))
+		return broker_note(b, "not retained", bytes_of(NULL, 0), "no memory");
 	if (!kept)
 		kept = keep(b, m);
 	if (!kept) {
+		if (b->durable.on)
+			durable_message_put(b, m);
 		broker_note(b, "not retained", bytes_of(NULL, 0), "too many retained messages");
 		return;
 	}
+	if (b->durable.on && kept->message)
+		durable_message_put(b, kept->message);
 	message_put(&b->pool, kept->message);
 	kept->message = message_get(m);
 	kept->put = ++b->retained.put_last;
+	if (b->durable.on)
+		durable_retained_put(b, kept);
+}
+
+struct message *retained_of(const struct retained_message *kept)
+{
+	return kept->message;
+}
+
+int retained_restore(struct broker *b, struct message *m)
+{
+	bool full = b->retained.n >= b->config.limits.retained_max;
+	struct retained_message *kept;
+
+	if (topicmap_get(b->retained.map, m->topic) || is_empty(m))
+		return -EBADMSG;
+	b->retained.n -= full; /* for the moment that it needs to go from storage */
+	kept = durable_message_get(b, m) ? keep(b, m) : NULL;
+	b->retained.n += full;
+	if (!kept)
+		return -ENOMEM; /* with which it all ends */
+	kept->message = message_get(m);
+	kept->put = ++b->retained.put_last;
+	durable_restore_retained(kept);
+	if (full) {
+		broker_note(b, "not restored", bytes_of(NULL, 0), "too many retained messages");
+		forget(b, kept);
+	}
+	return 0;
 }
 
 void broker_each_retained(const struct broker *b,

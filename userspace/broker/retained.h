@@ -23,6 +23,7 @@
 #include "userspace/mqtt/topicmap.h"
 
 struct broker;
+struct retained_message;
 struct session;
 struct subscription;
 
@@ -36,6 +37,10 @@ struct retained {
 
 int retained_init(struct broker *b) must_check;
 void retained_deinit(struct broker *b);
+/* What it keeps. */
+struct message *retained_of(const struct retained_message *kept);
+/* m, of an earlier run, is retained in storage. -EBADMSG: its topic is another's; -ENOMEM. */
+int retained_restore(struct broker *b, struct message *m) must_check;
 /* m becomes what its topic has; one without content clears it. */
 void retained_put(struct broker *b, struct message *m);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "userspace/broker/session.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "userspace/broker/conn.h"
@@ -58,6 +59,10 @@ struct session *session_new(struct broker *b, struct bytes id, bool clean)
 		return NULL;
 	}
 	b->sessions.n++;
+	if (!durable_session_new(b, s)) {
+		session_free(b, s);
+		return NULL;
+	}
 	return s;
 }
 
@@ -66,7 +71,7 @@ static void subscription_free(struct broker *b, struct session *s, struct subscr
 	retained_walk_end(b, s, sub);
 	trie_remove(b->route.subscriptions, &sub->sub);
 	list_del(&sub->sub.by_owner);
-	pool_free(&b->pool, sub);
+	durable_unsubscribed(b, s, sub);
 	s->n_subscriptions--;
 }
 
@@ -77,6 +82,7 @@ void session_free(struct broker *b, struct session *s)
 		subscription_free(b, s,
 				  list_first(&s->subscriptions, struct subscription, sub.by_owner));
 	deliveries_free(b, s);
+	durable_session_free(b, s);
 	outgoing_deinit(&b->pool, &s->outgoing);
 	incoming_free(&b->pool, &s->incoming);
 	list_del(&s->dirty);
@@ -116,12 +122,12 @@ static struct subscription *subscription_new(struct broker *b, struct session *s
 
 	if (s->n_subscriptions >= b->config.limits.subscriptions_max)
 		return NULL;
-	sub = pool_zalloc(&b->pool, sizeof(*sub));
+	sub = durable_alloc(b, s->durable ? sizeof(struct durable_subscription) : 0, sizeof(*sub));
 	if (!sub)
 		return NULL;
 	sub->sub.owner = s;
 	if (trie_add(b->route.subscriptions, filter, &sub->sub)) {
-		pool_free(&b->pool, sub);
+		durable_unsubscribed(b, s, sub);
 		return NULL;
 	}
 	list_add_tail(&s->subscriptions, &sub->sub.by_owner);
@@ -132,7 +138,7 @@ static struct subscription *subscription_new(struct broker *b, struct session *s
 uint8_t session_subscribe(struct broker *b, struct session *s, struct bytes filter, uint8_t qos)
 {
 	struct subscription *sub;
-	bool sys = sys_is_topic(filter), had;
+	bool sys = sys_is_topic(filter), had, same;
 
 	if (!may_subscribe(b, s, filter))
 		return 0x80;
@@ -147,10 +153,36 @@ uint8_t session_subscribe(struct broker *b, struct session *s, struct bytes filt
 			subscription_free(b, s, sub);
 		return 0x80;
 	}
+	same = had && sub->sub.qos == qos;
 	sub->sub.qos = qos; /* [MQTT-3.8.4-3] */
+	if (!same)
+		durable_subscribed(b, s, sub);
 	if (sys)
 		sys_subscribed(b, s, sub);
 	return qos;
+}
+
+int session_restore_subscription(struct broker *b, struct session *s,
+				 const struct broker_commit_subscription *r)
+{
+	struct subscription *sub;
+
+	if (!mqtt_topic_filter_ok(r->filter) || r->qos > 2 || find_subscription(b, s, r->filter))
+		return -EBADMSG;
+	if (s->n_subscriptions >= b->config.limits.subscriptions_max) {
+		broker_note(b, "not restored", session_id(s), "it has too many subscriptions");
+		return 0; /* it stays in storage until its session ends */
+	}
+	sub = subscription_new(b, s, r->filter);
+	if (!sub)
+		return -ENOMEM;
+	durable_restore_subscription(s, sub, r->number);
+	sub->sub.qos = r->qos;
+	if (!may_subscribe(b, s, r->filter))
+		subscription_free(b, s, sub);
+	else if (sys_is_topic(r->filter))
+		sys_subscribed(b, s, sub);
+	return 0;
 }
 
 void session_unsubscribe(struct broker *b, struct session *s, struct bytes filter)

@@ -20,20 +20,23 @@
 #include "userspace/mqtt/trie.h"
 
 struct broker;
+struct broker_commit_subscription;
 struct broker_conn;
 struct directory_party;
+struct durable_session;
 
 struct subscription {
 	struct trie_sub sub; /* sub.by_owner is in session.subscriptions */
 	bool sys;	     /* to $SYS (sys.h), */
 	bool sys_fresh;	     /* and not yet told what there is */
-};
+};			     /* in a durable session its record stands before it (durable.h) */
 
 struct session {
 	UT_hash_handle hh;
 	bool clean;
-	struct broker_conn *conn;      /* NULL: absent */
-	struct directory_party *party; /* NULL in plain mode */
+	struct broker_conn *conn;	 /* NULL: absent */
+	struct directory_party *party;	 /* NULL in plain mode */
+	struct durable_session *durable; /* NULL: it ends with the process */
 	struct list subscriptions;
 	unsigned n_subscriptions;
 	struct list waiting, converting, signing, sent, recent;
@@ -87,6 +90,10 @@ void session_detach(struct broker *b, struct session *s);
 /* 0, 1, 2 or 0x80: the SUBACK code. */
 uint8_t session_subscribe(struct broker *b, struct session *s, struct bytes filter, uint8_t qos);
 void session_unsubscribe(struct broker *b, struct session *s, struct bytes filter);
+/* One of an earlier run, with its number. -EBADMSG: no filter, or it stands twice; -ENOMEM. What
+ * is not allowed any more goes. */
+int session_restore_subscription(struct broker *b, struct session *s,
+				 const struct broker_commit_subscription *r) must_check;
 
 /* The party's roles may have changed: subscriptions that they no longer allow end. */
 void session_recheck_roles(struct broker *b, struct session *s);
