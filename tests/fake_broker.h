@@ -84,7 +84,7 @@ struct fake_broker {
 	bool revoked_first; /* a restart restores revocations before contexts */
 	enum broker_token_status convert_status, sign_status;
 	int commit_error;
-	bool late_crash; /* the commit that is out when the engine ends is in storage */
+	bool late_crash;	 /* the commit that is out when the engine ends is in storage */
 	unsigned wrong_converts; /* so many next conversions come out wrong */
 
 	/* What out() gave last, and may not be filled yet; out_bytes is 0 once it was seen to be.

@@ -31,7 +31,7 @@ static void drop_message(struct broker_commit_message *r)
 {
 	drop(&r->topic);
 	drop(&r->payload);
-	drop(&r->origin);
+	drop(&r->sender);
 }
 
 static void copy_subscription(struct broker_commit_subscription *r)
@@ -43,7 +43,7 @@ static void copy_message(struct broker_commit_message *r)
 {
 	r->topic = copy_of(r->topic);
 	r->payload = copy_of(r->payload);
-	r->origin = copy_of(r->origin);
+	r->sender = copy_of(r->sender);
 }
 
 /* The functions for one kind of row: where it stands, and what becomes of it; `at` of all that

@@ -12,8 +12,8 @@
  *   - at QoS 2 nothing comes twice at all;
  *   - an acknowledgement means that the counter is in storage, or that the message was refused.
  * Checked whenever the walk comes to rest: what was acknowledged has reached every receiver that
- * was subscribed and granted all the time since before it was sent, over crashes of the broker, too,
- * if its session was not clean.
+ * was subscribed and granted all the time since before it was sent, over crashes of the broker,
+ * too, if its session was not clean.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -709,8 +709,8 @@ static void new_bundle(struct walk *w)
 	w->bundles++;
 }
 
-/* Sessions that are not clean outlive it, with what they are owed. What was not acknowledged yet may
- * come for a second time, as from another sender. */
+/* Sessions that are not clean outlive it, with what they are owed. What was not acknowledged yet
+ * may come for a second time, as from another sender. */
 static void crash(struct walk *w)
 {
 	w->fake->late_crash = one_in(2);

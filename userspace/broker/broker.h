@@ -150,7 +150,7 @@ struct broker_commit_message { /* written once, whoever it waits for */
 	bool sealed, retain;
 	uint8_t qos;		     /* as its sender sent it */
 	struct bytes topic, payload; /* as received: sealed, at its level and with its trailer */
-	struct bytes origin;	     /* sealed: the sender's id */
+	struct bytes sender;	     /* sealed: who published it here */
 };
 struct broker_commit_delivery { /* by session and seq */
 	uint64_t session, seq, message;

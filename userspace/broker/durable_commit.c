@@ -141,7 +141,7 @@ static void form_messages(struct broker *b, struct broker_commit *to)
 			.qos = held->qos,
 			.topic = held->topic,
 			.payload = held->payload,
-			.origin = held->sealed ? held->sealed->origin : bytes_of(NULL, 0),
+			.sender = held->sealed ? held->sealed->sender : bytes_of(NULL, 0),
 		};
 	}
 }

@@ -155,15 +155,15 @@ int broker_restore_subscription(struct broker *b, const struct broker_commit_sub
 /* As verify.c and ingress.c left it; that its signature holds was seen then. */
 static int reopen(struct message *m)
 {
-	struct message_sealed *sealed = m->sealed;
 	struct publish_trailer t;
 
-	if (!sealed->origin.n || publish_split(m->payload, &t) ||
-	    envelope_parse(t.body, &sealed->envelope) ||
-	    p256_point_decompress(sealed->envelope.enc, &sealed->e))
+	struct envelope e;
+	struct p256_point point;
+
+	if (!m->sealed->sender.n || publish_split(m->payload, &t) || envelope_parse(t.body, &e) ||
+	    (e.level ? p256_point_lift(e.x.p, &point) : p256_point_decompress(e.enc, &point)))
 		return -EBADMSG;
-	m->body = t.body;
-	sealed->trailer = t.trailer;
+	message_opened(m, &t, &e, &point);
 	return 0;
 }
 
@@ -184,7 +184,7 @@ int broker_restore_message(struct broker *b, const struct broker_commit_message 
 		return -EBADMSG;
 	f = add(b, &b->durable.found_messages, r->number);
 	if (f)
-		f->message = message_new(&b->pool, &p, r->origin, r->sealed);
+		f->message = message_new(&b->pool, &p, r->sender, r->sealed);
 	if (!f || !f->message || !durable_message_get(b, f->message))
 		return -ENOMEM;
 	/* It has a row; one that nothing names goes with broker_restore_end(). */

@@ -159,14 +159,7 @@ static void refuse(struct ingress *in, enum control_reason reason, bool acknowle
 /* What the worker found in a sealed message becomes the message's. */
 static void adopt(struct ingress *in)
 {
-	struct message *m = in->message;
-
-	m->body = in->verify.trailer.body;
-	m->sealed->envelope = in->verify.envelope;
-	m->sealed->trailer = in->verify.trailer.trailer;
-	m->sealed->e = in->verify.e;
-	if (m->sealed->envelope.level > 0)
-		m->sealed->origin = m->sealed->envelope.origin;
+	message_opened(in->message, &in->verify.trailer, &in->verify.envelope, &in->verify.e);
 }
 
 static void publish_verified(struct ingress *in)

@@ -155,6 +155,17 @@ void message_form_write(const struct message *m, const struct message_form *form
 		memcpy(out + form->head.n, m->payload.p, m->payload.n);
 }
 
+void message_opened(struct message *m, const struct publish_trailer *t, const struct envelope *e,
+		    const struct p256_point *point)
+{
+	m->body = t->body;
+	m->sealed->envelope = *e;
+	m->sealed->trailer = t->trailer;
+	m->sealed->e = *point;
+	if (e->level > 0)
+		m->sealed->origin = e->origin;
+}
+
 struct message *message_get(struct message *m)
 {
 	m->refs++;

@@ -13,6 +13,7 @@
 
 #include "userspace/base/pool.h"
 #include "userspace/crypto/envelope.h"
+#include "userspace/crypto/publish.h"
 #include "userspace/mqtt/packet.h"
 
 /* What conversion and the origin proof need of a sealed message. Views into the message's block. */
@@ -56,6 +57,9 @@ struct message *message_new(struct pool *pool, const struct mqtt_publish *p, str
 /* The same of a packet that stands alone in a block of the pool, which the message takes over. */
 struct message *message_adopt(struct pool *pool, const struct mqtt_publish *p, uint8_t *packet,
 			      size_t packet_n, struct bytes origin, bool sealed) must_check;
+/* What was found in a sealed one becomes its own; the views are into its payload. */
+void message_opened(struct message *m, const struct publish_trailer *t, const struct envelope *e,
+		    const struct p256_point *point);
 struct message *message_get(struct message *m);
 void message_put(struct pool *pool, struct message *m); /* NULL is fine */
 
