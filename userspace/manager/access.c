@@ -7,6 +7,7 @@
 #include "userspace/manager/gateway.h"
 #include "userspace/manager/party.h"
 #include "userspace/manager/scope.h"
+#include "userspace/manager/update.h"
 
 /* --- publishing ---------------------------------------------------------------------------- */
 
@@ -36,9 +37,9 @@ static int check_room(struct manager *m, const char *party)
 	return manager_fail_registry(m, err);
 }
 
-static int load_both(struct manager *m, const char *scope, const char *device)
+static int load_both(struct manager *m, const char *scope, const char *device,
+		     struct party *party)
 {
-	struct party party;
 	struct scope *s = malloc(sizeof(*s));
 	int err;
 
@@ -46,14 +47,23 @@ static int load_both(struct manager *m, const char *scope, const char *device)
 		return manager_fail(m, -ENOMEM, "out of memory");
 	err = scope_load(m, scope, s);
 	if (!err)
-		err = party_load(m, device, RECORD_ROLE_DEVICE | RECORD_ROLE_DISTRIBUTOR, &party);
+		err = party_load(m, device, RECORD_ROLE_DEVICE | RECORD_ROLE_DISTRIBUTOR, party);
 	free(s);
 	return err;
 }
 
+/* The device learns what to seal to, others whose proofs to take. */
+static int tell_allowed(struct manager *m, const char *scope, const struct party *device)
+{
+	int err = device->bundle_serial ? update_scope(m, scope) : 0;
+
+	return err ? err : update_party(m, device->id);
+}
+
 int access_allow(struct manager *m, const char *scope, const char *device)
 {
-	int err = load_both(m, scope, device);
+	struct party party;
+	int err = load_both(m, scope, device, &party);
 	bool changed;
 
 	if (!err)
@@ -68,6 +78,8 @@ int access_allow(struct manager *m, const char *scope, const char *device)
 		err = check_room(m, device);
 	if (!err && changed)
 		err = manager_note(m, "allow", device, scope);
+	if (!err && changed)
+		err = tell_allowed(m, scope, &party);
 	if (!err)
 		(void)fprintf(m->out, "%s scope=%s device=%s\n", changed ? "allowed" : "unchanged",
 			      scope, device);
@@ -76,7 +88,8 @@ int access_allow(struct manager *m, const char *scope, const char *device)
 
 int access_deny(struct manager *m, const char *scope, const char *device)
 {
-	int err = load_both(m, scope, device);
+	struct party party;
+	int err = load_both(m, scope, device, &party);
 	bool changed;
 
 	if (!err)
@@ -156,7 +169,8 @@ int access_make(struct manager *m, struct grant *g, const struct scope *s, const
 			m, -EINVAL,
 			"scope \"%s\": its key has run out; rotate scope makes a new one", s->name);
 	scope_validity(m, g->valid_days, &g->not_before_ms, &g->not_after_ms);
-	return make_one(m, g);
+	err = make_one(m, g);
+	return err ? err : update_grant(m, g);
 }
 
 static int grant_with(struct manager *m, const struct access_grant *a, struct scope *s,

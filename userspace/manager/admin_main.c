@@ -28,9 +28,11 @@
 #include "userspace/manager/party.h"
 #include "userspace/manager/outlet.h"
 #include "userspace/manager/revoke.h"
+#include "userspace/manager/rotate.h"
 #include "userspace/manager/scope.h"
 #include "userspace/manager/setup.h"
 #include "userspace/manager/trace.h"
+#include "userspace/manager/update.h"
 
 /* --- what the commands call ---------------------------------------------------------------- */
 
@@ -200,6 +202,48 @@ static int run_revoke_party(struct manager *m, const struct options *o)
 static int run_revoke_gateway(struct manager *m, const struct options *o)
 {
 	return revoke_gateway(m, o->word);
+}
+
+static int run_rotate_scope(struct manager *m, const struct options *o)
+{
+	return rotate_scope(m, o->text[OPTION_NAME], o->number[OPTION_OVERLAP_HOURS],
+			    o->number[OPTION_KEEP_DAYS]);
+}
+
+static int run_rotate_party(struct manager *m, const struct options *o)
+{
+	const struct rotate_party r = { .id = o->text[OPTION_ID],
+					.public_file = o->text[OPTION_PUBLIC],
+					.encryption_file = o->text[OPTION_ENCRYPTION],
+					.generate = o->text[OPTION_GENERATE],
+					.overlap_hours = o->number[OPTION_OVERLAP_HOURS] };
+
+	return rotate_party(m, &r);
+}
+
+static int run_rotate_admission(struct manager *m, const struct options *o)
+{
+	return rotate_admission(m, o->text[OPTION_ID], o->number[OPTION_OVERLAP_HOURS]);
+}
+
+static int run_rotate_gateway(struct manager *m, const struct options *o)
+{
+	uint64_t from_ms = m->now_ms + o->number[OPTION_IN_HOURS] * 3600000ull;
+	int err = o->text[OPTION_FROM] ? rotate_time(m, o->text[OPTION_FROM], &from_ms) : 0;
+
+	return err ? err
+		   : rotate_gateway(m, o->text[OPTION_ID], o->text[OPTION_PUBLIC], from_ms,
+				    o->number[OPTION_OVERLAP_HOURS]);
+}
+
+static int run_set(struct manager *m, const struct options *o)
+{
+	char text[16];
+	int err;
+
+	(void)snprintf(text, sizeof(text), "%u", o->number[OPTION_UPDATE_DAYS]);
+	err = manager_fail_registry(m, registry_set(&m->registry, UPDATE_DAYS_SETTING, text));
+	return err ? err : manager_note(m, "set", UPDATE_DAYS_SETTING, text);
 }
 
 static struct bundle_terms bundle_terms_of(const struct options *o)
@@ -443,6 +487,32 @@ static const struct command {
 	  HOW_WRITES,
 	  run_revoke_gateway,
 	  { USAGE("revoke gateway"), "Take a gateway out, and all grants at it.", "ID", 0, 0, 0 } },
+	{ "rotate scope",
+	  HOW_WRITES,
+	  run_rotate_scope,
+	  { USAGE("rotate scope"), "A new key for a scope, and new grants for all that stand.", NULL,
+	    B(NAME) | B(OVERLAP_HOURS) | B(KEEP_DAYS) | B(DRY_RUN), B(NAME), 0 } },
+	{ "rotate party",
+	  HOW_WRITES,
+	  run_rotate_party,
+	  { USAGE("rotate party"), "New keys for a party, its old ones holding a while.", NULL,
+	    B(ID) | KEYS | B(ENCRYPTION) | B(OVERLAP_HOURS) | B(DRY_RUN), B(ID), 0 } },
+	{ "rotate admission",
+	  HOW_WRITES,
+	  run_rotate_admission,
+	  { USAGE("rotate admission"), "A new admission key for a party, or for all.", NULL,
+	    B(ID) | B(ALL) | B(OVERLAP_HOURS) | B(DRY_RUN), 0, B(ID) | B(ALL) } },
+	{ "rotate gateway",
+	  HOW_WRITES,
+	  run_rotate_gateway,
+	  { USAGE("rotate gateway"), "A gateway's next keys, as `ssdtf-hsmd keygen` printed them.",
+	    NULL, B(ID) | B(PUBLIC) | B(FROM) | B(IN_HOURS) | B(OVERLAP_HOURS) | B(DRY_RUN),
+	    B(ID) | B(PUBLIC), B(FROM) | B(IN_HOURS) } },
+	{ "set",
+	  HOW_WRITES,
+	  run_set,
+	  { USAGE("set"), "How long bundles carry what is stated anew.", NULL, B(UPDATE_DAYS),
+	    B(UPDATE_DAYS), 0 } },
 	{ "bundle gateway",
 	  HOW_BUNDLES,
 	  run_bundle_gateway,
@@ -596,6 +666,9 @@ static int run_in_transaction(struct manager *m, const struct command *c, const 
 			  ? manager_begin(m)
 			  : manager_fail_registry(m, registry_begin_read(&m->registry));
 
+	m->dry_run = options_has(o, OPTION_DRY_RUN);
+	if (m->dry_run)
+		(void)fprintf(m->out, "dry run: nothing is changed\n");
 	if (!err)
 		err = c->run(m, o);
 	if (!err)

@@ -10,6 +10,8 @@
 #include "userspace/base/secret.h"
 #include "userspace/bundle/statement.h"
 #include "userspace/manager/bundle_make_impl.h"
+#include "userspace/manager/sign.h"
+#include "userspace/manager/update.h"
 
 #define BODY_ROOM  ((size_t)STATEMENT_BODY_BYTES_MAX)
 #define WHOLE_ROOM ((size_t)STATEMENT_BYTES(STATEMENT_BODY_BYTES_MAX))
@@ -105,24 +107,16 @@ static int sign_and_write(struct bundle_work *k, enum statement_kind kind, uint6
 				     .serial = serial,
 				     .not_after_ms = k->not_after_ms,
 				     .body = bytes_of(k->body, k->w.used) };
-	struct bytes_writer w = bytes_writer_of(k->whole, WHOLE_ROOM);
-	uint8_t digest[P256_DIGEST_BYTES], sig[P256_SIG_BYTES];
-	int err;
+	size_t n = 0;
+	int err = sign_statement(k->m, &s, k->whole, WHOLE_ROOM, &n);
 
-	statement_write_unsigned(&s, &w);
-	BUG_ON(w.bad);
-	statement_digest(kind, bytes_of(k->whole, w.used), digest);
-	err = manager_fail_token(k->m, token_sign(k->m->token, MANAGER_KEY_LABEL, digest, sig));
-	if (!err) {
-		bytes_write(&w, bytes_of(sig, sizeof(sig)));
+	if (!err)
 		err = manager_fail_file(
-			k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, w.used), 0600), "write",
-			file);
-	}
+			k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600), "write", file);
 	if (!err)
 		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,
-			      serial, w.used, file);
-	secret_wipe(k->whole, w.used);
+			      serial, n, file);
+	secret_wipe(k->whole, STATEMENT_BYTES(k->w.used));
 	return err;
 }
 
@@ -152,6 +146,8 @@ static int prepare(struct bundle_work *k, enum subject what, uint64_t n, uint64_
 
 	if (what == FOR_DISTRIBUTOR || what == FOR_ALL)
 		err = manager_trace_key(k->m, &k->trace);
+	if (!err && (what == FOR_GATEWAY || what == FOR_ALL) && !k->gateway.revoked_ms)
+		err = update_sign(k->m, k->gateway.id);
 	return err ? err : manager_serials(k->m, n, ret_serial);
 }
 

@@ -6,6 +6,7 @@
 #include "userspace/base/secret.h"
 #include "userspace/bundle/statement.h"
 #include "userspace/crypto/hash.h"
+#include "userspace/manager/update.h"
 
 #define COUNT_BYTES sizeof(uint32_t)
 
@@ -124,8 +125,7 @@ static int put_sections(struct bundle_work *k)
 		err = put_grants(k);
 	if (!err)
 		err = put_revoked(k);
-	bytes_write_u32(&k->w, 0); /* no updates */
-	return err;
+	return err ? err : update_write(k->m, k->gateway.id, &k->w);
 }
 
 /* For a gateway that was revoked: it is to forget everybody. */

@@ -16,7 +16,7 @@ static int refuse_other_key(struct manager *m, const char *id)
 			    "\"%s\" is already enrolled with another key; revoke it first", id);
 }
 
-static int check_key(struct manager *m, const char *id, const struct p256_point *key)
+int enrol_check_key(struct manager *m, const char *id, const struct p256_point *key)
 {
 	char owner[MANAGER_ID_ROOM];
 	int err = party_key_owner(m, id, key, owner);
@@ -161,9 +161,9 @@ int enrol_party(struct manager *m, const struct enrol_party *e)
 	if (!err)
 		err = merge(m, e, found ? &old : NULL, &p);
 	if (!err)
-		err = check_key(m, e->id, &p.signing);
+		err = enrol_check_key(m, e->id, &p.signing);
 	if (!err && p.has_encryption)
-		err = check_key(m, e->id, &p.encryption);
+		err = enrol_check_key(m, e->id, &p.encryption);
 	if (err)
 		return err;
 
@@ -203,9 +203,9 @@ static int check_gateway(struct manager *m, struct gateway *g, bool *ret_same)
 	if (!err && found)
 		return manager_fail(m, -EEXIST, "\"%s\" is a party's id", g->id);
 	if (!err)
-		err = check_key(m, g->id, &g->broker);
+		err = enrol_check_key(m, g->id, &g->broker);
 	if (!err && g->has_bundle_key)
-		err = check_key(m, g->id, &g->bundle_key);
+		err = enrol_check_key(m, g->id, &g->bundle_key);
 	if (!err)
 		err = gateway_find(m, g->id, &old, &found);
 	if (err || !found)

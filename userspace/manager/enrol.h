@@ -29,4 +29,7 @@ int enrol_party(struct manager *m, const struct enrol_party *e) must_check;
 /* file: what `ssdtf-hsmd keygen` prints. */
 int enrol_gateway(struct manager *m, const char *id, const char *file) must_check;
 
+/* -EEXIST with words where a key offered for this id is somebody else's, or the manager's. */
+int enrol_check_key(struct manager *m, const char *id, const struct p256_point *key) must_check;
+
 #endif

@@ -142,6 +142,8 @@ int keyfile_folder(struct manager *m, const char *folder)
 {
 	struct stat st;
 
+	if (m->dry_run)
+		return 0;
 	if (mkdir(folder, 0700) == 0)
 		return manager_made(m, folder);
 	if (errno != EEXIST)
@@ -165,15 +167,14 @@ static int make_private(struct manager *m, const char *path, struct p256_point *
 		n = p256_private_to_pem(&k, pem, sizeof(pem));
 	if (n < 0)
 		return manager_fail(m, n, "cannot make a key: %s", strerror(-n));
+	*ret_public = public;
 	/* Said first, so that what a failing write leaves is removed too. */
-	err = manager_made(m, path);
-	if (!err)
+	err = m->dry_run ? 0 : manager_made(m, path);
+	if (!err && !m->dry_run)
 		err = manager_fail_file(m,
 					file_write(AT_FDCWD, path, bytes_of(pem, (size_t)n), 0600),
 					"write", path);
 	secret_wipe(pem, sizeof(pem));
-	if (!err)
-		*ret_public = public;
 	return err;
 }
 

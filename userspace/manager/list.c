@@ -77,12 +77,15 @@ int list_gateways(struct manager *m)
 	struct registry_query q =
 		registry_query(&m->registry,
 			       "SELECT id, enrolled_ms, (SELECT count(*) FROM grants"
-			       " WHERE gateway = gateway.id) FROM gateway ORDER BY id");
+			       " WHERE gateway = gateway.id), revoked_ms FROM gateway"
+			       " ORDER BY id");
 	char id[MANAGER_ID_ROOM], at[TIME_ROOM];
 
 	while (registry_step(&q))
-		(void)fprintf(m->out, "gateway=%s grants=%lld enrolled=%s\n", text_of(&q, 0, id),
-			      (long long)registry_int(&q, 2), time_text(registry_int(&q, 1), at));
+		(void)fprintf(m->out, "gateway=%s grants=%lld enrolled=%s state=%s\n",
+			      text_of(&q, 0, id), (long long)registry_int(&q, 2),
+			      time_text(registry_int(&q, 1), at),
+			      registry_int(&q, 3) ? "revoked" : "enrolled");
 	return manager_fail_registry(m, registry_end(&q));
 }
 
@@ -93,18 +96,19 @@ int list_scopes(struct manager *m)
 			       "SELECT name, key_id, epoch, suite, not_after_ms,"
 			       " (SELECT count(*) FROM filter WHERE scope = name),"
 			       " (SELECT count(*) FROM permission WHERE scope = name),"
-			       " (SELECT count(*) FROM grants WHERE grants.key_id = epoch.key_id)"
-			       " FROM scope JOIN epoch ON epoch.scope = name ORDER BY name, epoch");
-	char name[MANAGER_ID_ROOM], end[TIME_ROOM];
+			       " (SELECT count(*) FROM grants WHERE grants.key_id = epoch.key_id),"
+			       " kept_until_ms FROM scope JOIN epoch ON epoch.scope = name ORDER BY name, epoch");
+	char name[MANAGER_ID_ROOM], end[TIME_ROOM], kept[TIME_ROOM];
 
 	while (registry_step(&q))
 		(void)fprintf(m->out,
 			      "scope=%s key_id=%lld epoch=%lld suite=%lld filters=%lld "
-			      "devices=%lld grants=%lld until=%s\n",
+			      "devices=%lld grants=%lld until=%s converted_until=%s\n",
 			      text_of(&q, 0, name), (long long)registry_int(&q, 1),
 			      (long long)registry_int(&q, 2), (long long)registry_int(&q, 3),
 			      (long long)registry_int(&q, 5), (long long)registry_int(&q, 6),
-			      (long long)registry_int(&q, 7), time_text(registry_int(&q, 4), end));
+			      (long long)registry_int(&q, 7), time_text(registry_int(&q, 4), end),
+			      time_text(registry_int(&q, 8), kept));
 	return manager_fail_registry(m, registry_end(&q));
 }
 
@@ -192,7 +196,7 @@ int list_history(struct manager *m)
 int list_party(struct manager *m, const char *id)
 {
 	struct party p;
-	char roles[PARTY_ROLES_ROOM];
+	char roles[PARTY_ROLES_ROOM], end[TIME_ROOM];
 	int err = party_load(m, id, PARTY_ANY_ROLE, &p);
 
 	if (err)
@@ -202,6 +206,11 @@ int list_party(struct manager *m, const char *id)
 	put_point(m, "signing=", &p.signing);
 	if (p.has_encryption)
 		put_point(m, "encryption=", &p.encryption);
+	if (p.has_previous && p.previous_until_ms > m->now_ms) {
+		put_point(m, "previous=", &p.previous);
+		(void)fprintf(m->out, "previous_until=%s\n",
+			      time_text((int64_t)p.previous_until_ms, end));
+	}
 	secret_wipe(p.k_adm, sizeof(p.k_adm));
 	secret_wipe(p.previous_k_adm, sizeof(p.previous_k_adm));
 	err = put_names(
@@ -222,6 +231,7 @@ int list_party(struct manager *m, const char *id)
 int list_gateway(struct manager *m, const char *id)
 {
 	char hex[TEXT_HEX_SIZE(HASH_BYTES)];
+	char at[TIME_ROOM];
 	uint8_t hash[HASH_BYTES];
 	struct gateway g;
 	int err = gateway_load(m, id, &g);
@@ -232,6 +242,12 @@ int list_gateway(struct manager *m, const char *id)
 	(void)fprintf(m->out, "gateway=%s\n", g.id);
 	put_point(m, "broker=", &g.broker);
 	(void)fprintf(m->out, "unwrap_sha256=%s\n", text_hex(bytes_of(hash, sizeof(hash)), hex));
+	if (g.has_bundle_key)
+		put_point(m, "bundle_key=", &g.bundle_key);
+	if (g.has_next) {
+		put_point(m, "next=", &g.next);
+		(void)fprintf(m->out, "next_from=%s\n", time_text((int64_t)g.next_from_ms, at));
+	}
 	return put_names(m, "receivers=",
 			 "SELECT DISTINCT receiver FROM grants WHERE gateway = ? ORDER BY receiver",
 			 id);
@@ -352,9 +368,12 @@ static int check_secrets(struct manager *m)
 
 static int check_scalars(struct manager *m, struct scope *s, struct secret32 *a)
 {
-	struct registry_query q = registry_query(&m->registry, "SELECT key_id FROM epoch");
+	struct registry_query q =
+		registry_query(&m->registry, "SELECT key_id FROM epoch"
+					     " WHERE kept_until_ms = 0 OR kept_until_ms > ?");
 	int err = 0, end;
 
+	registry_bind_int(&q, (int64_t)m->now_ms); /* those of before may be wiped */
 	while (!err && registry_step(&q)) {
 		err = scope_load_key(m, (uint32_t)registry_int(&q, 0), s);
 		if (!err)

@@ -188,7 +188,13 @@ int manager_begin(struct manager *m)
 
 int manager_commit(struct manager *m)
 {
-	int err = registry_commit(&m->registry);
+	int err;
+
+	if (m->dry_run) {
+		manager_rollback(m);
+		return 0;
+	}
+	err = registry_commit(&m->registry);
 
 	if (err)
 		return manager_fail_registry(m, err);

@@ -46,6 +46,7 @@ struct manager {
 	uint64_t now_ms; /* the command's one look at the clock */
 	int lock_fd;
 	bool made_directory;
+	bool dry_run; /* nothing is kept: no file is made, and the commit takes all back */
 	char registry_path[FILE_PATH_BYTES_MAX];
 	struct registry registry;
 	struct p256_point key; /* the manager's public key, from the registry */

@@ -10,7 +10,9 @@
 #include "userspace/base/compiler.h"
 #include "userspace/crypto/hpke.h"
 #include "userspace/manager/outlet.h"
+#include "userspace/manager/rotate.h"
 #include "userspace/manager/scope.h"
+#include "userspace/manager/update.h"
 
 #define KEY_FIRST 0x100 /* argp keys without a short option */
 
@@ -64,6 +66,21 @@ static const struct row {
 			 "external ids: its own (standard), or those of all that say the same" },
 	[OPTION_ROTATE_SECONDS] = { "rotate-seconds", "N", "external ids change so often (never)",
 				    KIND_NUMBER, 1, OUTLET_ROTATE_SECONDS_MAX, 0 },
+	[OPTION_DRY_RUN] = { "dry-run", NULL, "say what would change, and change nothing",
+			     KIND_FLAG },
+	[OPTION_OVERLAP_HOURS] = { "overlap-hours", "N", "the old one holds so long (24)",
+				   KIND_NUMBER, 0, ROTATE_OVERLAP_HOURS_MAX,
+				   ROTATE_OVERLAP_HOURS_STANDARD },
+	[OPTION_KEEP_DAYS] = { "keep-days", "N",
+			       "and so much longer what was sealed to it is converted (30)",
+			       KIND_NUMBER, 0, ROTATE_KEEP_DAYS_MAX, ROTATE_KEEP_DAYS_STANDARD },
+	[OPTION_ALL] = { "all", NULL, "every party", KIND_FLAG },
+	[OPTION_FROM] = { "from", "TIME", "when it begins, as 2027-01-31T23:59:59Z" },
+	[OPTION_IN_HOURS] = { "in-hours", "N", "when it begins, from now", KIND_NUMBER, 0,
+			      ROTATE_OVERLAP_HOURS_MAX, 0 },
+	[OPTION_UPDATE_DAYS] = { "update-days", "N",
+				 "bundles carry what is stated anew so long (30)", KIND_NUMBER, 1,
+				 SCOPE_VALID_DAYS_MAX, UPDATE_DAYS_STANDARD },
 	[OPTION_PADDED] = { "padded", NULL, "plaintexts are padded to size classes", KIND_FLAG },
 	[OPTION_AT] = { "at", "TIME", "2026-01-31T23:59:59Z or 2026-01-31, in UTC" },
 	[OPTION_REASON] = { "reason", "TEXT", "why; it is kept in the audit log" },
@@ -209,8 +226,9 @@ static void check(const struct parse *p, struct argp_state *state)
 			   name_of(one_of & (one_of - 1)));
 	if (options_has(p->o, OPTION_CLOCK) && options_has(p->o, OPTION_NO_CLOCK))
 		argp_error(state, "--clock and --no-clock exclude each other");
-	/* Who brings one key brings both. */
-	if (p->rules->takes & OPTION_BIT(OPTION_ENCRYPTION) &&
+	/* Who is new brings both keys. */
+	if (p->rules->one_of & OPTION_BIT(OPTION_PUBLIC) &&
+	    p->rules->takes & OPTION_BIT(OPTION_ENCRYPTION) &&
 	    options_has(p->o, OPTION_PUBLIC) != options_has(p->o, OPTION_ENCRYPTION))
 		argp_error(state, "--public and --encryption belong together");
 	if (p->rules->word && !p->o->word)

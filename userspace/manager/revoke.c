@@ -9,6 +9,7 @@
 #include "userspace/manager/outlet.h"
 #include "userspace/manager/party.h"
 #include "userspace/manager/scope.h"
+#include "userspace/manager/update.h"
 
 /* Nothing was there to revoke: was it done before, or is it a mistake? */
 static int already(struct manager *m, const char *action, const char *subject, const char *label,
@@ -232,10 +233,13 @@ static int take_grants(struct manager *m, const struct party *p)
 
 static int take_roles(struct manager *m, struct party *p, uint8_t roles)
 {
-	int err;
+	int err = 0;
 
+	if (p->roles & roles & RECORD_ROLE_DEVICE)
+		err = update_party_revoked(m, p);
 	p->roles &= (uint8_t)~roles;
-	err = take_grants(m, p);
+	if (!err)
+		err = take_grants(m, p);
 	if (!(p->roles & RECORD_ROLE_RECEIVER))
 		p->has_encryption = false;
 	if (!(p->roles & RECORD_ROLE_DISTRIBUTOR))
@@ -290,13 +294,15 @@ int revoke_gateway(struct manager *m, const char *id)
 		err = gateway_find(m, id, &g, &found);
 	if (err)
 		return err;
-	if (!found) {
+	if (!found || g.revoked_ms) {
 		(void)snprintf(words, sizeof(words), "no gateway \"%s\" is enrolled", id);
 		return already(m, "revoke gateway", id, "gateway", words);
 	}
 	err = remove_grants(m, &o, &n);
+	g.revoked_ms = m->now_ms;
+	g.has_next = false;
 	if (!err)
-		err = by_id(m, "DELETE FROM gateway WHERE id = ?", id);
+		err = gateway_store(m, &g);
 	if (!err)
 		err = manager_note(m, "revoke gateway", id, "");
 	if (!err)

@@ -22,7 +22,7 @@ int revoke_hop(struct manager *m, const char *scope, const char *distributor) mu
 /* These roles of the party (or PARTY_ANY_ROLE), and what hangs on them; a party without a role is
  * gone. */
 int revoke_party(struct manager *m, const char *id, uint8_t roles) must_check;
-/* The gateway and all grants at it. */
+/* The gateway and all grants at it. It is remembered, so that it can be sent a last bundle. */
 int revoke_gateway(struct manager *m, const char *id) must_check;
 
 #endif
