@@ -223,6 +223,7 @@ static const uint8_t fake_address[16] = { [10] = 0xff, [11] = 0xff, 192, 0, 2, 1
 struct fake_broker *fake_new_with(const struct broker_config *config)
 {
 	struct fake_broker *f = calloc(1, sizeof(*f));
+	struct secret32 next SECRET = { 0 };
 
 	if (!f)
 		abort();
@@ -234,6 +235,10 @@ struct fake_broker *fake_new_with(const struct broker_config *config)
 	ASSERT_EQ(p256_private_new(&f->key_scalar, &f->key), 0);
 	p256_private_point(f->key, &f->key_point);
 	ASSERT_EQ(p256_public_new(&f->key_point, &f->key_public), 0);
+	ASSERT_EQ(p256_scalar_random(&next), 0);
+	ASSERT_EQ(p256_private_new(&next, &f->next_key), 0);
+	p256_private_point(f->next_key, &f->next_point);
+	ASSERT_EQ(p256_public_new(&f->next_point, &f->next_public), 0);
 	start(f);
 	return f;
 }
@@ -287,6 +292,8 @@ void fake_free(struct fake_broker *f)
 	fake_durable_free(&f->store.durable);
 	p256_private_free(f->key);
 	p256_public_free(f->key_public);
+	p256_private_free(f->next_key);
+	p256_public_free(f->next_public);
 	free(f);
 }
 
@@ -456,7 +463,7 @@ static void sign(struct fake_broker *f, struct broker_token_job *job)
 	job->status = f->sign_status;
 	if (job->status != BROKER_TOKEN_OK)
 		return;
-	ASSERT_EQ(p256_sign_digest(f->key, job->input, job->output), 0);
+	ASSERT_EQ(p256_sign_digest(job->next ? f->next_key : f->key, job->input, job->output), 0);
 	f->signatures++;
 }
 

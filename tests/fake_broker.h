@@ -70,6 +70,10 @@ struct fake_broker {
 	struct p256_private *key; /* the broker's signing key, in the token */
 	struct p256_point key_point;
 	struct p256_public *key_public;
+	struct p256_private *next_key; /* the one that a bundle may say is the next */
+	struct p256_point next_point;
+	struct p256_public *next_public;
+	bool next_expected; /* by the clients: in signatures, and in what they answer */
 
 	/* Jobs that are out. Verify jobs first come, first served. */
 	struct broker_verify *verify[FAKE_JOBS_MAX];

@@ -372,7 +372,9 @@ static bool broker_signed(struct fake_client *c, const struct mqtt_publish *p,
 	if (publish_split(p->payload, ret_t))
 		return false;
 	input.body[0] = ret_t->body;
-	return publish_verify(&input, ret_t, c->fake->key_public) == 0;
+	return publish_verify(&input, ret_t,
+			      c->fake->next_expected ? c->fake->next_public
+						     : c->fake->key_public) == 0;
 }
 
 bool client_got_control(struct fake_client *c, const char *topic, struct bytes *ret_body)
@@ -476,7 +478,8 @@ static void sign(struct fake_client *c, uint8_t first, struct bytes topic, struc
 		.client_id = bytes_str(c->id),
 	};
 
-	ASSERT_EQ(publish_sign(&p, c->party->key, trailer), 0);
+	ASSERT_EQ(publish_sign(&p, c->old_key ? c->party->previous_key : c->party->key, trailer),
+		  0);
 }
 
 void client_send_signed(struct fake_client *c, const char *topic, struct bytes body, uint8_t qos)
@@ -502,7 +505,9 @@ void client_response_body(struct fake_client *c, struct bytes_writer *w)
 {
 	uint8_t hash[HASH_BYTES];
 
-	hash_one(bytes_of(c->fake->key_point.b, P256_POINT_BYTES), hash);
+	hash_one(bytes_of(c->fake->next_expected ? c->fake->next_point.b : c->fake->key_point.b,
+			  P256_POINT_BYTES),
+		 hash);
 	bytes_write(w, bytes_of(c->r_b, sizeof(c->r_b)));
 	bytes_write(w, bytes_of(c->r_c, sizeof(c->r_c)));
 	bytes_write(w, bytes_of(hash, sizeof(hash)));
@@ -691,17 +696,29 @@ static bool bind_holds(const struct fake_opened *o)
 	return envelope_bind_fits(&o->envelope, o->envelope.origin, o->publish.topic);
 }
 
-/* The origin proof where the grant asks for one, and none where it does not. */
+static bool proven_by(const struct fake_opened *o, const struct p256_point *key)
+{
+	struct p256_public *k;
+	struct bytes properties;
+	uint8_t first;
+	int err;
+
+	ASSERT_EQ(p256_public_new(key, &k), 0);
+	err = publish_check_proof(&o->envelope, o->publish.topic, k, &first, &properties);
+	p256_public_free(k);
+	return !err;
+}
+
+/* The origin proof where the grant asks for one, by either of its keys, and none where it does not.
+ */
 static bool proof_holds(struct fake_client *c, const struct fake_opened *o)
 {
 	struct world_party *origin = world_party_of(c->world, o->envelope.origin);
-	struct bytes properties;
-	uint8_t first;
 
 	if (!(o->grant->flags & RECORD_GRANT_PROOF) || o->envelope.level > 1)
 		return o->envelope.proof.n == 0;
-	return origin && publish_check_proof(&o->envelope, o->publish.topic, origin->key_public,
-					     &first, &properties) == 0;
+	return origin && (proven_by(o, &origin->signing) ||
+			  (origin->previous_key && proven_by(o, &origin->previous)));
 }
 
 static bool decrypt(struct fake_client *c, struct fake_opened *o)

@@ -34,6 +34,7 @@ struct fake_client {
 
 	uint16_t packet_id; /* the last used */
 	bool drip;	    /* its packets arrive one byte a turn */
+	bool old_key;	    /* it signs by its party's previous key */
 
 	/* SSDTF: this session's. */
 	uint8_t connect_flags;

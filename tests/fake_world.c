@@ -37,6 +37,16 @@ void world_new_key(struct world_party *p)
 	ASSERT_EQ(p256_public_new(&p->signing, &p->key_public), 0);
 }
 
+void world_rotate_key(struct world_party *p, uint64_t until_ms)
+{
+	p256_private_free(p->previous_key);
+	p->previous_key = p->key;
+	p->previous = p->signing;
+	p->previous_until_ms = until_ms;
+	p->key = NULL;
+	world_new_key(p);
+}
+
 struct world_party *world_add_party(struct world *w, const char *id, uint8_t roles,
 				    const char *scope)
 {
@@ -154,6 +164,9 @@ static struct record_party party_record(const struct world_party *p)
 		.id = bytes_str(p->id),
 		.roles = p->roles,
 		.signing = p->signing,
+		.has_previous = p->previous_key,
+		.previous = p->previous,
+		.previous_until_ms = p->previous_until_ms,
 		.has_encryption = true,
 		.encryption = p->encryption,
 	};
@@ -245,7 +258,10 @@ static void write_grants(struct world *w, struct bytes_writer *out)
 static struct record_broker broker_record(const struct world *w)
 {
 	return (struct record_broker){ .gateway_id = bytes_str("gw1"),
-				       .signing = w->fake->key_point };
+				       .signing = w->fake->key_point,
+				       .has_next = w->has_next,
+				       .next = w->fake->next_point,
+				       .next_from_ms = w->next_from_ms };
 }
 
 struct bytes world_bundle(struct world *w)
@@ -371,6 +387,7 @@ void world_free(struct world *w)
 	fake_free(w->fake);
 	for (unsigned i = 0; i < w->n_parties; i++) {
 		p256_private_free(w->parties[i].key);
+		p256_private_free(w->parties[i].previous_key);
 		p256_public_free(w->parties[i].key_public);
 	}
 	free(w);

@@ -45,6 +45,9 @@ struct world_party {
 	struct p256_private *key;
 	struct p256_public *key_public;
 	struct p256_point signing;
+	struct p256_private *previous_key; /* NULL: it has none */
+	struct p256_point previous;
+	uint64_t previous_until_ms;
 	struct secret32 b;
 	struct p256_point encryption;
 	bool gone; /* not in the next bundle */
@@ -74,6 +77,8 @@ struct world {
 	struct bundle_gateway_revoked revoked[WORLD_REVOKED_MAX];
 	unsigned n_scopes, n_parties, n_grants, n_revoked;
 	uint64_t serial;
+	bool has_next; /* the broker's next key is stated */
+	uint64_t next_from_ms;
 	uint8_t bundle[WORLD_BUNDLE_MAX];
 	/* Statements that are passed on, each behind its length. */
 	unsigned n_updates;
@@ -116,6 +121,8 @@ uint64_t world_state_broker(struct world *w);
 uint64_t world_state(struct world *w, enum statement_kind kind, struct bytes body);
 /* Another signing key for a party. */
 void world_new_key(struct world_party *p);
+/* The same, and the one that it had is its previous one until then (0: for good). */
+void world_rotate_key(struct world_party *p, uint64_t until_ms);
 
 /* The bundle as it stands. */
 struct bytes world_bundle(struct world *w);

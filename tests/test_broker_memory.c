@@ -370,6 +370,8 @@ static void apply_bundle(struct day *d)
 	w->updates_n = 0;
 	(void)world_state_grant(w, w->rx1_temp);
 	(void)world_state_broker(w);
+	if (!w->dev2->previous_key) /* both hold from then on */
+		world_rotate_key(w->dev2, 0);
 	world_apply(w);
 }
 

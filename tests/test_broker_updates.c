@@ -295,9 +295,11 @@ TEST_F(up, more_than_fit_into_a_message)
 	while (w->n_updates < 600)
 		(void)world_state_grant(w, w->rx1_temp);
 	world_apply(w);
+	self->fake->hold_sign = true;
 	ask(self, &self->rx1, first);
 	next++;
 	send(self, "21.5");
+	self->fake->hold_sign = false;
 	fake_settle(self->fake);
 	while (next <= w->update_serial) {
 		unsigned n = SERIALS_MAX;

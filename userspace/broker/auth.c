@@ -8,6 +8,7 @@
 #include "userspace/broker/engine.h"
 #include "userspace/broker/entry.h"
 #include "userspace/broker/ingress.h"
+#include "userspace/broker/verifier.h"
 #include "userspace/crypto/hash.h"
 
 /* CONNACK return codes of MQTT 3.1.1 */
@@ -59,6 +60,8 @@ static void challenge(struct broker_conn *c)
 	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u8(&w, c->level);
 	bytes_write_u8(&w, c->flags);
+	/* The signer uses this key now, too. */
+	memcpy(c->secure->broker_hash, directory_broker_hash(b->directory, b->wall_ms), HASH_BYTES);
 	c->state = CONN_CHALLENGED;
 	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.auth_timeout_ms);
 	if (signer_control(b, c, CONTROL_TOPIC_CHALLENGE, bytes_of(body, w.used), NULL, NULL))
@@ -134,14 +137,14 @@ static void send_result(struct broker_conn *c)
 }
 
 /* R_b || R_c || SHA-256(broker's public point) || cb: all of it is known here. */
-static bool response_fits(struct broker_conn *c, const struct directory *d, struct bytes body)
+static bool response_fits(struct broker_conn *c, struct bytes body)
 {
 	uint8_t want[RESPONSE_BYTES];
 	struct bytes_writer w = bytes_writer_of(want, sizeof(want));
 
 	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write(&w, bytes_of(c->secure->r_c, sizeof(c->secure->r_c)));
-	bytes_write(&w, bytes_of(d->broker_hash, sizeof(d->broker_hash)));
+	bytes_write(&w, bytes_of(c->secure->broker_hash, sizeof(c->secure->broker_hash)));
 	return bytes_equal_ct(body, bytes_of(want, w.used));
 }
 
@@ -151,11 +154,12 @@ void auth_response_verified(struct ingress *in)
 
 	if (c->state != CONN_CHECKING)
 		return;
-	if (in->verify.result != BROKER_VERIFY_OK)
+	if (in->verify.result != BROKER_VERIFY_OK || !ingress_key_holds(in))
 		return failed(c, "its response is not signed by the enrolled key");
-	if (in->verify.trailer.kind != 1 ||
-	    !response_fits(c, in->directory, in->verify.trailer.body))
+	if (in->verify.trailer.kind != 1 || !response_fits(c, in->verify.trailer.body))
 		return failed(c, "its response answers another challenge");
+	c->secure->key = *verifier_key(in->verify.by);
+	c->secure->authenticated = true;
 	if (in->packet_id)
 		conn_send_ack(c, ack_type(in->message->qos), in->packet_id);
 	if (c->state == CONN_CLOSED)
@@ -173,7 +177,8 @@ void auth_will_verified(struct ingress *in)
 
 	if (c->state != CONN_CHECKING)
 		return;
-	if (in->verify.result != BROKER_VERIFY_OK || in->verify.trailer.kind != 1)
+	if (in->verify.result != BROKER_VERIFY_OK || in->verify.trailer.kind != 1 ||
+	    !ingress_key_holds(in))
 		return failed(c, "its Will is not sealed and signed as a PUBLISH");
 	if (ingress_judge(c->broker, in->message, &reason) != INGRESS_TAKE)
 		return failed(c, "its Will is not permitted, or its counter was used");

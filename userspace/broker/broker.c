@@ -82,6 +82,7 @@ struct broker *broker_new(const struct broker_config *config, const struct broke
 	origins_init(&b->origins);
 	control_init(&b->control);
 	updates_init(&b->updates);
+	keys_init(b);
 	sys_init(b);
 	entry_init(b);
 	if (retained_init(b) || route_init(b)) {
@@ -125,6 +126,7 @@ void broker_free(struct broker *b)
 	capsules_deinit(b);
 	control_deinit(b);
 	sys_deinit(b);
+	keys_deinit(b);
 	gate_deinit(&b->gate);
 	retained_deinit(b);
 	durable_deinit(b);
@@ -180,27 +182,13 @@ uint64_t broker_wait_ms(const struct broker *b)
 
 /* --- bundles ---------------------------------------------------------------------------------- */
 
-/* Connections of parties that are gone or have another key end, without their Will. */
-static void revoke_connections(struct broker *b, const struct directory *old)
-{
-	struct list *pos, *tmp;
-
-	list_for_each_safe(pos, tmp, &b->conns) {
-		struct broker_conn *c = list_entry(pos, struct broker_conn, link);
-
-		if (c->state == CONN_NEW || directory_same_key(old, b->directory, conn_id(c)))
-			continue;
-		broker_note(b, "revoked", conn_id(c), "its connection is closed");
-		conn_end(c, "revoked");
-	}
-}
-
 static void revoke_sessions(struct broker *b, const struct directory *old)
 {
 	struct session *s, *tmp;
 
 	HASH_ITER(hh, b->sessions.table, s, tmp) {
-		if (!directory_same_key(old, b->directory, session_id(s))) {
+		/* Who is here authenticated by a key that holds. */
+		if (!s->conn && !directory_same_key(old, b->directory, session_id(s))) {
 			session_free(b, s);
 			continue;
 		}
@@ -223,8 +211,8 @@ int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body, co
 	if (err)
 		return err;
 	b->directory = now;
+	keys_bundle(b);
 	if (old) {
-		revoke_connections(b, old);
 		revoke_sessions(b, old);
 		capsules_revoke(b, old, now);
 	}

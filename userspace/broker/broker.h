@@ -96,7 +96,7 @@ enum broker_token_status {
 
 struct broker_token_job {
 	enum broker_token_op op;
-	bool next; /* SIGN: by the next broker key of the bundle's broker record */
+	bool next;			  /* SIGN: by the broker's next key, not by its own */
 	uint8_t grant_id[GRANT_ID_BYTES]; /* CONVERT */
 	uint8_t input[P256_POINT_BYTES];  /* CONVERT, OPEN: a point on the curve; SIGN: 32-byte
 					     digest */

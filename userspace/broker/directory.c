@@ -220,20 +220,33 @@ static void find_grants(const struct directory *d, struct directory_party *p)
 		p->n_grants++;
 }
 
+static struct directory_previous *keep_previous(struct directory *d, const struct record_party *p)
+{
+	struct directory_previous *to = &d->previous[d->n_previous];
+
+	if (!p->has_previous)
+		return NULL;
+	*to = (struct directory_previous){ .key = p->previous, .until_ms = p->previous_until_ms };
+	d->n_previous++;
+	return to;
+}
+
 static int build_parties(struct directory *d, const struct bundle_gateway *b, const char **why)
 {
 	struct bytes_reader r = b->parties;
 	struct bundle_gateway_party g;
-	size_t total = 0, used = 0;
+	size_t total = 0, used = 0, n_previous = 0;
 
 	for (unsigned i = 0; i < b->n_parties; i++) {
 		if (bundle_gateway_next_party(&r, &g))
 			return bad(why, "a party record does not decode");
 		total += match_scopes(d, &g.party, NULL);
+		n_previous += g.party.has_previous;
 	}
 	d->parties = array(b->n_parties, sizeof(*d->parties));
 	d->publishes = array(total, sizeof(*d->publishes));
-	if (!d->parties || !d->publishes)
+	d->previous = array(n_previous, sizeof(*d->previous));
+	if (!d->parties || !d->publishes || !d->previous)
 		return -ENOMEM;
 	r = b->parties;
 	for (; d->n_parties < b->n_parties; d->n_parties++) {
@@ -243,7 +256,9 @@ static int build_parties(struct directory *d, const struct bundle_gateway *b, co
 			return -EBADMSG;
 		to->id = g.party.id;
 		to->roles = g.party.roles;
+		to->flags = g.party.flags;
 		to->signing = g.party.signing;
+		to->previous = keep_previous(d, &g.party);
 		memcpy(to->device.key, g.k_adm, sizeof(to->device.key));
 		if (g.admission_flags & BUNDLE_ADMISSION_NO_CLOCK)
 			to->device.flags = ADMISSION_DEVICE_NO_CLOCK;
@@ -284,9 +299,9 @@ static int build(struct directory *d, struct bytes body, const char **why)
 	d->body_n = body.n;
 	if (bundle_gateway_decode(bytes_of(d->body, body.n), &b))
 		return bad(why, "it is no gateway bundle");
-	d->gateway_id = b.broker.gateway_id;
-	d->broker = b.broker.signing;
-	hash_one(bytes_of(d->broker.b, P256_POINT_BYTES), d->broker_hash);
+	d->broker = b.broker;
+	hash_one(bytes_of(d->broker.signing.b, P256_POINT_BYTES), d->broker_hash);
+	hash_one(bytes_of(d->broker.next.b, P256_POINT_BYTES), d->next_hash);
 	err = make_room(d, &b, why);
 	if (!err)
 		err = build_scopes(d, &b, why);
@@ -333,6 +348,8 @@ void directory_put(struct directory *d)
 		return;
 	for (unsigned i = 0; i < d->n_parties; i++)
 		verifier_free(d->parties[i].verifier);
+	for (unsigned i = 0; i < d->n_previous; i++)
+		verifier_free(d->previous[i].verifier);
 	/* Admission keys are in both. */
 	if (d->parties)
 		secret_wipe(d->parties, d->n_parties * sizeof(*d->parties));
@@ -340,6 +357,7 @@ void directory_put(struct directory *d)
 		secret_wipe(d->body, d->body_n);
 	stated_deinit(&d->stated);
 	free(d->parties);
+	free(d->previous);
 	free(d->scopes);
 	free(d->grants);
 	free(d->outlets);
@@ -364,13 +382,61 @@ struct directory_party *directory_party(const struct directory *d, struct bytes 
 	return bsearch(&key, d->parties, d->n_parties, sizeof(key), by_party_id);
 }
 
+static bool same_point(const struct p256_point *a, const struct p256_point *b)
+{
+	return memcmp(a->b, b->b, P256_POINT_BYTES) == 0;
+}
+
 bool directory_same_key(const struct directory *old, const struct directory *now, struct bytes id)
 {
 	const struct directory_party *was = directory_party(old, id);
 	const struct directory_party *is = directory_party(now, id);
 
-	return was && is && is->roles &&
-	       memcmp(was->signing.b, is->signing.b, P256_POINT_BYTES) == 0;
+	if (!was || !is || !is->roles)
+		return false;
+	return same_point(&was->signing, &is->signing) ||
+	       (is->previous && same_point(&was->signing, &is->previous->key));
+}
+
+/* NULL: there is none, or its time is over. */
+static struct directory_previous *previous_of(const struct directory_party *p, uint64_t wall_ms)
+{
+	return p->previous && record_valid_at(0, p->previous->until_ms, wall_ms) ? p->previous
+										 : NULL;
+}
+
+bool directory_key_holds(const struct directory *d, struct bytes id, const struct p256_point *key,
+			 uint64_t wall_ms)
+{
+	const struct directory_party *p = directory_party(d, id);
+	const struct directory_previous *previous = p ? previous_of(p, wall_ms) : NULL;
+
+	if (!p || !p->roles)
+		return false;
+	return same_point(&p->signing, key) || (previous && same_point(&previous->key, key));
+}
+
+uint64_t directory_next_end_ms(const struct directory *d, uint64_t wall_ms)
+{
+	uint64_t next = 0;
+
+	for (unsigned i = 0; i < d->n_previous; i++) {
+		uint64_t until = d->previous[i].until_ms;
+
+		if (until > wall_ms && (!next || until < next))
+			next = until;
+	}
+	return next;
+}
+
+bool directory_next_in_use(const struct directory *d, uint64_t wall_ms)
+{
+	return d->broker.has_next && wall_ms >= d->broker.next_from_ms;
+}
+
+const uint8_t *directory_broker_hash(const struct directory *d, uint64_t wall_ms)
+{
+	return directory_next_in_use(d, wall_ms) ? d->next_hash : d->broker_hash;
 }
 
 const struct directory_scope *directory_scope(const struct directory *d, uint32_t key_id)
@@ -472,6 +538,15 @@ struct verifier *directory_verifier(struct directory_party *p)
 	if (!p->verifier)
 		p->verifier = verifier_new(&p->signing);
 	return p->verifier;
+}
+
+struct verifier *directory_previous_verifier(struct directory_party *p, uint64_t wall_ms)
+{
+	struct directory_previous *previous = previous_of(p, wall_ms);
+
+	if (previous && !previous->verifier)
+		previous->verifier = verifier_new(&previous->key);
+	return previous ? previous->verifier : NULL;
 }
 
 static bool covers(const struct bytes *filters, unsigned n, struct bytes topic)

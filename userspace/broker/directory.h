@@ -50,13 +50,22 @@ struct directory_outlet {
 	struct bytes *filters;
 };
 
+/* A key that was a party's before. */
+struct directory_previous {
+	struct p256_point key;
+	uint64_t until_ms; /* 0: no end */
+	struct verifier *verifier;
+};
+
 struct directory_party {
 	struct bytes id;
 	uint8_t roles;
+	uint8_t flags;			/* enum record_party_flags */
 	struct admission_device device; /* its rates change as it connects */
 	struct p256_point signing;
-	struct verifier *verifier; /* of signing; made when first asked for */
-	uint32_t *publishes;	   /* indexes of the scopes it may publish under */
+	struct verifier *verifier;	     /* of signing; made when first asked for */
+	struct directory_previous *previous; /* NULL: there is none */
+	uint32_t *publishes;		     /* indexes of the scopes it may publish under */
 	unsigned n_publishes;
 	struct directory_grant *grants; /* its own, by key id, then from */
 	unsigned n_grants;
@@ -66,12 +75,13 @@ struct directory {
 	unsigned refs;
 	uint64_t serial;
 	uint64_t not_after_ms; /* 0: no end */
-	struct bytes gateway_id;
-	struct p256_point broker;
-	uint8_t broker_hash[32]; /* SHA-256 of the broker's public point (PROTOCOL 5) */
-	unsigned n_parties, n_scopes, n_grants, n_outlets, n_revoked;
+	struct record_broker broker;
+	/* SHA-256 of the broker's public points (PROTOCOL 5). */
+	uint8_t broker_hash[32], next_hash[32];
+	unsigned n_parties, n_previous, n_scopes, n_grants, n_outlets, n_revoked;
 	struct directory_party *parties; /* by id */
-	struct directory_scope *scopes;	 /* by key id */
+	struct directory_previous *previous;
+	struct directory_scope *scopes; /* by key id */
 	/* By receiver, key id and from; of those that have these alike the one to be preferred is
 	 * last. */
 	struct directory_grant *grants;
@@ -94,9 +104,17 @@ void directory_put(struct directory *d); /* NULL is fine */
 /* Is it in force now? */
 bool directory_in_force(const struct directory *d, uint64_t wall_ms);
 struct directory_party *directory_party(const struct directory *d, struct bytes id);
-/* Is the party in both, with the same signing key, and not revoked? Then it is still the one that
- * authenticated. */
+/* Is the party in both and not revoked, and its signing key of then its own or its previous one
+ * now? Then it is still the one that authenticated, and has its session. */
 bool directory_same_key(const struct directory *old, const struct directory *now, struct bytes id);
+/* Do signatures of this party by this key hold now? */
+bool directory_key_holds(const struct directory *d, struct bytes id, const struct p256_point *key,
+			 uint64_t wall_ms);
+/* When the next of the previous keys ends, after now; 0: none does. */
+uint64_t directory_next_end_ms(const struct directory *d, uint64_t wall_ms);
+/* Does the broker sign by its next key by now? And the hash of the key that it signs by. */
+bool directory_next_in_use(const struct directory *d, uint64_t wall_ms);
+const uint8_t *directory_broker_hash(const struct directory *d, uint64_t wall_ms);
 const struct directory_scope *directory_scope(const struct directory *d, uint32_t key_id);
 /*
  * The grant with which this party reads key_id now, or NULL: level 0 where from is zeros, else what
@@ -113,6 +131,8 @@ const struct directory_outlet *directory_outlet(const struct directory *d,
 						uint64_t wall_ms);
 /* NULL: no memory. The point itself was checked with the bundle. */
 struct verifier *directory_verifier(struct directory_party *p);
+/* Of its previous key; NULL: it has none that holds now, or no memory. */
+struct verifier *directory_previous_verifier(struct directory_party *p, uint64_t wall_ms);
 
 /* Marks in d->stated what concerns p and has a serial above this one (PROTOCOL 13). */
 void directory_mark_updates(struct directory *d, const struct directory_party *p, uint64_t after);

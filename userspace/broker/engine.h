@@ -23,6 +23,7 @@
 #include "userspace/broker/directory.h"
 #include "userspace/broker/durable.h"
 #include "userspace/broker/gate.h"
+#include "userspace/broker/keys.h"
 #include "userspace/broker/origins.h"
 #include "userspace/broker/retained.h"
 #include "userspace/broker/route.h"
@@ -55,6 +56,7 @@ struct broker {
 	struct origins origins;
 	struct control control;
 	struct updates updates;
+	struct keys keys;
 	struct sys sys;
 	struct gate gate;
 	struct broker_stats stats;

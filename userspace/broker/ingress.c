@@ -3,19 +3,54 @@
 
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
+#include "userspace/broker/verifier.h"
+
+/* The party's verifiers, the one first by which its last signature held. */
+static void choose_verifiers(struct broker_conn *c, struct directory_party *party,
+			     struct broker_verify *v)
+{
+	v->verifier = directory_verifier(party);
+	if (!party->previous || !v->verifier)
+		return;
+	v->other = directory_previous_verifier(party, c->broker->wall_ms);
+	if (v->other && c->secure->previous) {
+		struct verifier *own = v->verifier;
+
+		v->verifier = v->other;
+		v->other = own;
+	}
+}
+
+/* It holds by one of the two. */
+static void note_verifier(struct ingress *in)
+{
+	if (in->verify.by == in->verify.other)
+		in->conn->secure->previous = !in->conn->secure->previous;
+}
+
+/* A bundle that came meanwhile may have taken away the key by which it holds. */
+bool ingress_key_holds(const struct ingress *in)
+{
+	const struct broker *b = in->conn->broker;
+
+	return in->directory == b->directory ||
+	       directory_key_holds(b->directory, conn_id(in->conn), verifier_key(in->verify.by),
+				   b->wall_ms);
+}
 
 bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct message *m,
 		    uint16_t packet_id)
 {
 	struct broker *b = c->broker;
 	struct directory_party *party = directory_party(b->directory, conn_id(c));
-	struct verifier *verifier = party ? directory_verifier(party) : NULL;
-	struct ingress *in = verifier ? pool_zalloc(&b->pool, sizeof(*in)) : NULL;
+	struct ingress *in = party ? pool_zalloc(&b->pool, sizeof(*in)) : NULL;
 
-	if (!in) {
+	if (in)
+		choose_verifiers(c, party, &in->verify);
+	if (!in || !in->verify.verifier) {
+		pool_free(&b->pool, in);
 		message_put(&b->pool, m);
-		conn_fail(c,
-			  verifier ? "no memory to verify its message" : "no key to verify with");
+		conn_fail(c, party ? "no memory to verify its message" : "no key to verify with");
 		return false;
 	}
 	in->kind = kind;
@@ -24,15 +59,13 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 	in->directory = directory_get(b->directory);
 	in->conn = c;
 	conn_get(c);
-	in->verify = (struct broker_verify){
-		.first = mqtt_publish_first(m->qos, m->retain, false),
-		.topic = m->topic,
-		.payload = m->payload,
-		.client_id = conn_id(c),
-		.verifier = verifier,
-		.sealed = m->sealed,
-		.level_max = party->roles & RECORD_ROLE_DISTRIBUTOR ? ENVELOPE_LEVEL_MAX : 0,
-	};
+	in->verify.first = mqtt_publish_first(m->qos, m->retain, false);
+	in->verify.topic = m->topic;
+	in->verify.payload = m->payload;
+	in->verify.client_id = conn_id(c);
+	in->verify.sealed = m->sealed;
+	if (party->roles & RECORD_ROLE_DISTRIBUTOR)
+		in->verify.level_max = ENVELOPE_LEVEL_MAX;
 	c->secure->verify_bytes += m->payload.n;
 	if (++c->secure->verify_pending >= b->config.limits.verify_pending_max ||
 	    c->secure->verify_bytes >= b->config.limits.verify_bytes_max)
@@ -178,9 +211,7 @@ static void publish_verified(struct ingress *in)
 	case BROKER_VERIFY_OK:
 		break;
 	}
-	/* Meanwhile a bundle may have taken away or changed the key that it was verified with. */
-	if (in->directory != b->directory &&
-	    !directory_same_key(in->directory, b->directory, conn_id(c)))
+	if (!ingress_key_holds(in))
 		return refuse(in, CONTROL_BAD_SIGNATURE, false);
 	adopt(in);
 	switch (ingress_judge(b, in->message, &reason)) {
@@ -208,7 +239,7 @@ static void control_verified(struct ingress *in)
 
 	if (c->state != CONN_OPEN)
 		return;
-	if (in->verify.result != BROKER_VERIFY_OK)
+	if (in->verify.result != BROKER_VERIFY_OK || !ingress_key_holds(in))
 		return refuse(in, CONTROL_BAD_SIGNATURE, false);
 	if (in->kind == INGRESS_NACK)
 		well_formed = control_nack(b, c, in->message, t->body);
@@ -230,6 +261,8 @@ void broker_verify_done(struct broker *b, struct broker_verify *job)
 	if (--c->secure->verify_pending <= b->config.limits.verify_pending_max / 2 &&
 	    c->secure->verify_bytes <= b->config.limits.verify_bytes_max / 2)
 		conn_resume(c, CONN_PAUSE_VERIFY);
+	if (in->verify.result == BROKER_VERIFY_OK)
+		note_verifier(in);
 	switch (in->kind) {
 	case INGRESS_PUBLISH:
 		publish_verified(in);

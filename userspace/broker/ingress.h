@@ -41,6 +41,8 @@ struct ingress {
  * (the connection has been ended). */
 bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct message *m,
 		    uint16_t packet_id);
+/* Its signature held: does the key that made it still count? */
+bool ingress_key_holds(const struct ingress *in);
 /* A PUBLISH on an open session. */
 void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p);
 

@@ -84,6 +84,7 @@ void signer_deinit(struct broker *b)
 static void submit(struct broker *b, struct signer_request *r, const uint8_t digest[HASH_BYTES])
 {
 	r->job.op = BROKER_TOKEN_SIGN;
+	r->job.next = directory_next_in_use(b->directory, b->wall_ms);
 	memcpy(r->job.input, digest, HASH_BYTES);
 	list_add_tail(&b->signer.requests, &r->link);
 	b->stats.signatures++;

@@ -51,6 +51,11 @@ void verifier_free(struct verifier *v)
 	free(v);
 }
 
+const struct p256_point *verifier_key(const struct verifier *v)
+{
+	return &v->point;
+}
+
 int verifier_digest(struct verifier *v, const uint8_t digest[HASH_BYTES],
 		    const uint8_t sig[P256_SIG_BYTES])
 {

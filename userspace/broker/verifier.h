@@ -30,6 +30,8 @@ struct verifier;
 struct verifier *verifier_new(const struct p256_point *key) must_check;
 void verifier_free(struct verifier *v); /* NULL is fine */
 
+const struct p256_point *verifier_key(const struct verifier *v);
+
 /* Trailer 1: p256_verify_digest() with its answers, and -EINVAL where the key is no point. Nothing
  * is remembered: it signs one message. */
 int verifier_digest(struct verifier *v, const uint8_t digest[HASH_BYTES],

@@ -18,7 +18,7 @@ static uint64_t counter_of(struct bytes payload)
 }
 
 /* publish_verify() and its answers, over what the sender's verifier knows already. */
-static int check_signature(const struct broker_verify *j, bool parsed)
+static int check_signature_by(const struct broker_verify *j, struct verifier *v, bool parsed)
 {
 	const struct publish_trailer *t = &j->trailer;
 	const struct publish p = {
@@ -33,7 +33,7 @@ static int check_signature(const struct broker_verify *j, bool parsed)
 
 	if (t->kind == 1) {
 		publish_digest(&p, hash);
-		return verifier_digest(j->verifier, hash, t->sig.p);
+		return verifier_digest(v, hash, t->sig.p);
 	}
 	/* PROTOCOL 4: a sibling's hash must not betray a guessable message. */
 	if (!parsed)
@@ -41,7 +41,19 @@ static int check_signature(const struct broker_verify *j, bool parsed)
 	/* Each message's own way to the root: one that was altered ends at a root that nobody
 	 * signed. */
 	publish_root(&p, t, hash);
-	return verifier_root(j->verifier, hash, t->sig.p);
+	return verifier_root(v, hash, t->sig.p);
+}
+
+static int check_signature(struct broker_verify *j, bool parsed)
+{
+	int err;
+
+	j->by = j->verifier;
+	err = check_signature_by(j, j->by, parsed);
+	if (err != -EBADMSG || !j->other)
+		return err;
+	j->by = j->other;
+	return check_signature_by(j, j->by, parsed);
 }
 
 /* Above level 0 the id is the origin's, and zeros for a salt say that it was replaced: then bind is

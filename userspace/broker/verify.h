@@ -30,11 +30,13 @@ struct broker_verify {
 	uint8_t first;
 	struct bytes topic, properties, payload, client_id;
 	struct verifier *verifier; /* the sender's, see verifier.h */
+	struct verifier *other;	   /* of another key of its that holds, tried next; or NULL */
 	bool sealed;		   /* the body must be an envelope: parse, bind, decompress, */
 	uint8_t level_max;	   /* at no higher level than that */
 
 	/* Out. */
 	enum broker_verify_result result;
+	struct verifier *by;		/* OK or MALFORMED: whose signature it is */
 	struct publish_trailer trailer; /* views into payload, where there is a trailer */
 	struct envelope envelope;	/* sealed and OK; otherwise not to be looked at */
 	uint64_t counter;		/* of the envelope where it can be read, else 0 */
