@@ -163,6 +163,7 @@ static struct record_party party_record(const struct world_party *p)
 	struct record_party r = {
 		.id = bytes_str(p->id),
 		.roles = p->roles,
+		.flags = p->flags,
 		.signing = p->signing,
 		.has_previous = p->previous_key,
 		.previous = p->previous,

@@ -38,7 +38,7 @@ struct world_scope {
 
 struct world_party {
 	const char *id;
-	uint8_t roles;
+	uint8_t roles, flags;
 	const char *scopes[WORLD_LIST_MAX];
 	uint8_t admission_flags;
 	uint8_t k_adm[ADMISSION_KEY_BYTES];

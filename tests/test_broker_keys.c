@@ -285,3 +285,43 @@ TEST_F(keys, the_broker_changes_without_its_token)
 	self->fake->next_expected = true;
 	ASSERT_TRUE(client_got_sealed(&self->rx1, "2", NULL));
 }
+
+/* --- claims ----------------------------------------------------------------------------------- */
+
+static bool not_permitted(struct fixture_keys *self, struct fake_client *c, uint64_t counter)
+{
+	fake_settle(self->fake);
+	return client_got_error(c, CONTROL_NOT_PERMITTED, counter) && client_got_nothing(c);
+}
+
+/* It is let in, and may do nothing that others may. */
+TEST_F(keys, who_may_only_claim)
+{
+	struct fake_sealed s;
+
+	self->world->dev1->flags = RECORD_PARTY_CLAIM;
+	self->world->dev1->roles |= RECORD_ROLE_RECEIVER | RECORD_ROLE_MANAGER;
+	apply(self);
+	ASSERT_TRUE(client_resumes(&self->dev1, true));
+	ASSERT_EQ(client_subscribe(&self->dev1, "#", 0), 0x80);
+	ASSERT_EQ(client_subscribe(&self->dev1, "$SYS/#", 0), 0x80);
+	client_seal(&self->dev1, self->world->temp, TOPIC, "21.5", 0, false, &s);
+	client_send_publish(&self->dev1, &s.publish);
+	ASSERT_TRUE(not_permitted(self, &self->dev1, s.counter));
+	client_send_report(&self->dev1, CONTROL_MALFORMED, 1, "dev2", "it lies");
+	ASSERT_TRUE(not_permitted(self, &self->dev1, 0));
+	client_send_nack(&self->dev1, CONTROL_MALFORMED, 1, "dev2");
+	ASSERT_TRUE(not_permitted(self, &self->dev1, 0));
+	client_ask_updates(&self->dev1, 0, 0);
+	ASSERT_TRUE(not_permitted(self, &self->dev1, 0));
+	/* Nor does it leave a Will. */
+	client_seal_will(&self->dev1, self->world->temp, TOPIC, "gone", &s);
+	client_dial(&self->dev1);
+	client_send_connect(&self->dev1);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_connack(&self->dev1, true, 0) && client_got_challenge(&self->dev1));
+	client_send_response(&self->dev1, 0);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_closed(&self->dev1));
+	ASSERT_TRUE(client_got_nothing(&self->rx1));
+}

@@ -104,6 +104,11 @@ void directory_put(struct directory *d); /* NULL is fine */
 /* Is it in force now? */
 bool directory_in_force(const struct directory *d, uint64_t wall_ms);
 struct directory_party *directory_party(const struct directory *d, struct bytes id);
+/* PROTOCOL 15: its key is that of a claim code, good for $SSDTF/claim and for nothing else. */
+static inline bool directory_may_only_claim(const struct directory_party *p)
+{
+	return p->flags & RECORD_PARTY_CLAIM;
+}
 /* Is the party in both and not revoked, and its signing key of then its own or its previous one
  * now? Then it is still the one that authenticated, and has its session. */
 bool directory_same_key(const struct directory *old, const struct directory *now, struct bytes id);

@@ -126,7 +126,7 @@ static enum directory_verdict permits(const struct broker *b, const struct messa
 	const struct envelope *e = &m->sealed->envelope;
 	const struct directory_party *party = directory_party(d, m->sealed->sender);
 
-	if (!party || sys_is_topic(m->topic))
+	if (!party || directory_may_only_claim(party) || sys_is_topic(m->topic))
 		return DIRECTORY_NOT_PERMITTED;
 	if (e->level > 0)
 		return directory_permits_raised(d, party, e->key_id, e->grant.p, m->topic,
@@ -241,6 +241,8 @@ static void control_verified(struct ingress *in)
 		return;
 	if (in->verify.result != BROKER_VERIFY_OK || !ingress_key_holds(in))
 		return refuse(in, CONTROL_BAD_SIGNATURE, false);
+	if (directory_may_only_claim(c->session->party))
+		return refuse(in, CONTROL_NOT_PERMITTED, true);
 	if (in->kind == INGRESS_NACK)
 		well_formed = control_nack(b, c, in->message, t->body);
 	else if (in->kind == INGRESS_UPDATE)

@@ -108,6 +108,8 @@ static bool may_subscribe(const struct broker *b, const struct session *s, struc
 {
 	if (b->config.plain)
 		return true;
+	if (directory_may_only_claim(s->party))
+		return false;
 	if (sys_is_topic(filter))
 		return s->party->roles & RECORD_ROLE_MANAGER;
 	return !control_is_filter(filter) &&
