@@ -20,8 +20,8 @@
  *   config    0 -> admission_config                             the broker
  *   counters  enum admission_verdict, _action -> u64, per CPU   the filter
  *
- * Times are ns of CLOCK_BOOTTIME. A TAT is GCRA's theoretical arrival time. Maps are of the machine
- * that runs them: their integers are in its byte order.
+ * Times are ns of CLOCK_BOOTTIME, but where that is said. A TAT is GCRA's theoretical arrival time.
+ * Maps are of the machine that runs them: their integers are in its byte order.
  */
 #ifndef SSDTF_BPF_ADMISSION_H
 #define SSDTF_BPF_ADMISSION_H
@@ -37,7 +37,7 @@
 #define ADMISSION_SLOT_EITHER_WAY 1
 #define ADMISSION_SLOT_NO_CLOCK	  0
 #define ADMISSION_TOKEN_VERSION	  1
-#define ADMISSION_VERSION	  1 /* of the maps; whoever changes one counts on */
+#define ADMISSION_VERSION	  2 /* of the maps; whoever changes one counts on */
 
 /* --- SipHash-2-4 ------------------------------------------------------------------------------ */
 
@@ -123,7 +123,10 @@ enum admission_device_flags { ADMISSION_DEVICE_NO_CLOCK = 1 /* slot 0 is accepte
 
 struct admission_device {
 	__u64 key[ADMISSION_KEY_BYTES / 8]; /* K_adm in memory order */
-	__u64 tat_ns, no_clock_tat_ns;	    /* of its CONNECTs, of those with slot 0 */
+	/* The one before it, which holds, too, until then (ns since 1970; 0: there is none). */
+	__u64 previous[ADMISSION_KEY_BYTES / 8];
+	__u64 previous_until_ns;
+	__u64 tat_ns, no_clock_tat_ns; /* of its CONNECTs, of those with slot 0 */
 	__u32 flags;
 	__u32 bundle; /* counts them: whoever an older one put there is enrolled no more */
 };

@@ -211,8 +211,8 @@ ADMISSION_INLINE enum admission_verdict admission_weigh(ADMISSION_PACKET *p,
 							__u64 now_ns,
 							const struct admission_seen *segment)
 {
-	__u64 slot_now =
-		(now_ns + config->wall_offset_ns) / ADMISSION_SECOND_NS / ADMISSION_SLOT_SECONDS;
+	__u64 wall_ns = now_ns + config->wall_offset_ns;
+	__u64 slot_now = wall_ns / ADMISSION_SECOND_NS / ADMISSION_SLOT_SECONDS;
 	const struct admission_rate *limit = &config->device;
 	struct admission_device *d;
 	__u64 *tat, tag;
@@ -232,6 +232,8 @@ ADMISSION_INLINE enum admission_verdict admission_weigh(ADMISSION_PACKET *p,
 		limit = &config->no_clock;
 	}
 	tag = admission_siphash(d->key, c->m.words, ADMISSION_MESSAGE_BYTES / 8);
+	if (tag != ADMISSION_LE64(c->tag) && wall_ns < d->previous_until_ns)
+		tag = admission_siphash(d->previous, c->m.words, ADMISSION_MESSAGE_BYTES / 8);
 	if (tag != ADMISSION_LE64(c->tag))
 		return ADMISSION_BAD_TAG;
 	/* Nobody without the key comes so far: what is remembered cannot be pushed out by others.

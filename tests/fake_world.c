@@ -233,6 +233,8 @@ static void write_parties(struct world *w, struct bytes_writer *out)
 		if (p->gone)
 			continue;
 		memcpy(r.k_adm, p->k_adm, sizeof(r.k_adm));
+		memcpy(r.previous_k_adm, p->previous_k_adm, sizeof(r.previous_k_adm));
+		r.previous_until_ms = p->previous_k_adm_until_ms;
 		bundle_gateway_write_party(&r, out);
 	}
 }

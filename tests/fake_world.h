@@ -42,6 +42,8 @@ struct world_party {
 	const char *scopes[WORLD_LIST_MAX];
 	uint8_t admission_flags;
 	uint8_t k_adm[ADMISSION_KEY_BYTES];
+	uint8_t previous_k_adm[ADMISSION_KEY_BYTES]; /* by its admission flag */
+	uint64_t previous_k_adm_until_ms;
 	struct p256_private *key;
 	struct p256_public *key_public;
 	struct p256_point signing;

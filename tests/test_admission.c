@@ -35,6 +35,8 @@
 struct device {
 	char id[ADMISSION_ID_BYTES + 1];
 	uint8_t key[ADMISSION_KEY_BYTES];
+	uint8_t previous[ADMISSION_KEY_BYTES];
+	uint64_t previous_until_ns; /* 0: there is none */
 	bool no_clock;
 };
 
@@ -50,6 +52,7 @@ struct connect {
 	uint32_t slot;
 	uint8_t level;
 	bool will, no_password;
+	bool old_key;	     /* its token is by the device's previous key */
 	unsigned properties; /* bytes of them, of MQTT 5 */
 	unsigned will_bytes;
 };
@@ -108,8 +111,8 @@ static void connect_body(const struct connect *c, struct bytes_writer *w)
 	put_field(w, user_name, strlen(user_name));
 	if (c->no_password)
 		return;
-	ASSERT_EQ(admission_token(c->device->key, bytes_str(id), bytes_str(user_name), c->slot,
-				  token),
+	ASSERT_EQ(admission_token(c->old_key ? c->device->previous : c->device->key, bytes_str(id),
+				  bytes_str(user_name), c->slot, token),
 		  0);
 	put_field(w, token, sizeof(token));
 }
@@ -185,7 +188,10 @@ static void put_devices(struct fixture_admission *f)
 		memcpy(id.bytes, f->devices[i].id, strlen(f->devices[i].id));
 		f->entries[i] = (struct admission_device){
 			.flags = f->devices[i].no_clock ? ADMISSION_DEVICE_NO_CLOCK : 0,
+			.previous_until_ns = f->devices[i].previous_until_ns,
 		};
+		memcpy(f->entries[i].previous, f->devices[i].previous,
+		       sizeof(f->entries[i].previous));
 		memcpy(f->entries[i].key, f->devices[i].key, sizeof(f->entries[i].key));
 		ASSERT_EQ(bpf_map_update_elem(bpf_map__fd(f->object->maps.devices), &id,
 					      &f->entries[i], BPF_ANY),
@@ -227,9 +233,14 @@ static void make_devices(struct fixture_admission *f)
 		d->id[0] = (char)('A' + i);
 		for (unsigned k = 1; k < n; k++)
 			d->id[k] = letters[harness_random() % (sizeof(letters) - 1)];
-		for (unsigned k = 0; k < sizeof(d->key); k++)
+		for (unsigned k = 0; k < sizeof(d->key); k++) {
 			d->key[k] = (uint8_t)harness_random();
+			d->previous[k] = (uint8_t)harness_random();
+		}
 		d->no_clock = i % 2;
+		/* For good, no more, and never. */
+		if (i % 4)
+			d->previous_until_ns = i % 4 == 1 ? UINT64_MAX : i % 4 == 2;
 	}
 }
 
@@ -489,6 +500,37 @@ TEST_F(admission, rate_of_a_device)
 	c.user_name = "0";				  /* nor does a replay count */
 	EXPECT_BOTH(self, packet_of(&c), ADMISSION_REPLAYED);
 	c = good(self, 7, "another");
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_OK);
+}
+
+TEST_F(admission, the_previous_key)
+{
+	const uint64_t middle_ns = (self->slot_base * 30 + 15) * 1000000000ull;
+	struct connect c = good(self, 5, "for good");
+
+	c.old_key = true;
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_OK);
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_REPLAYED);
+	c.old_key = false;
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_OK); /* another token */
+	c.old_key = true;
+	c.slot = ADMISSION_SLOT_NO_CLOCK;
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_OK);
+	c = good(self, 6, "its time is over");
+	c.old_key = true;
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_BAD_TAG);
+	c = good(self, 4, "never");
+	c.old_key = true;
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_BAD_TAG);
+	/* Until a time; the clocks stand still but for what a test takes. */
+	self->devices[4].previous_until_ns = middle_ns + 3600 * 1000000000ull;
+	self->devices[8].previous_until_ns = middle_ns - 10000000;
+	put_devices(self);
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_OK);
+	c = good(self, 8, "a moment ago");
+	c.old_key = true;
+	EXPECT_BOTH(self, packet_of(&c), ADMISSION_BAD_TAG);
+	c.old_key = false;
 	EXPECT_BOTH(self, packet_of(&c), ADMISSION_OK);
 }
 
@@ -804,6 +846,7 @@ static struct connect random_connect(struct fixture_admission *f, char user_name
 	if (harness_random() % 32 == 0)
 		c.id = "stranger";
 	c.no_password = harness_random() % 64 == 0;
+	c.old_key = harness_random() % 8 == 0;
 	return c;
 }
 
@@ -841,6 +884,19 @@ static void mutate(struct packet *p)
 /* PROTOCOL 6 by the broker's own decoder: is it one that must get in, must not, or either? */
 enum third { THIRD_IN, THIRD_OUT, THIRD_EITHER };
 
+static int third_check(const struct fixture_admission *f, const struct device *d,
+		       const struct mqtt_connect *c)
+{
+	const uint64_t middle_ns = (f->slot_base * 30 + 15) * 1000000000ull;
+	int err = admission_check(d->key, c->client_id, c->user_name, c->password,
+				  (uint32_t)f->slot_base, d->no_clock);
+
+	if (err && d->previous_until_ns > middle_ns)
+		err = admission_check(d->previous, c->client_id, c->user_name, c->password,
+				      (uint32_t)f->slot_base, d->no_clock);
+	return err;
+}
+
 static enum third third_reading(struct fixture_admission *f, const struct packet *p)
 {
 	struct mqtt_frame frame;
@@ -858,11 +914,7 @@ static enum third third_reading(struct fixture_admission *f, const struct packet
 		return THIRD_OUT;
 	for (unsigned i = 0; i < DEVICES; i++)
 		if (bytes_equal(c.client_id, bytes_str(f->devices[i].id)))
-			return admission_check(f->devices[i].key, c.client_id, c.user_name,
-					       c.password, (uint32_t)f->slot_base,
-					       f->devices[i].no_clock)
-				       ? THIRD_OUT
-				       : THIRD_IN;
+			return third_check(f, &f->devices[i], &c) ? THIRD_OUT : THIRD_IN;
 	return THIRD_OUT;
 }
 

@@ -286,6 +286,47 @@ TEST_F(keys, the_broker_changes_without_its_token)
 	ASSERT_TRUE(client_got_sealed(&self->rx1, "2", NULL));
 }
 
+/* --- a party's previous admission key --------------------------------------------------------- */
+
+/* With the token of the other key; the client knows but one. */
+static bool is_admitted(struct fixture_keys *self, const uint8_t key[ADMISSION_KEY_BYTES])
+{
+	struct world_party *p = self->world->dev1;
+	uint8_t own[ADMISSION_KEY_BYTES];
+	bool in;
+
+	memcpy(own, p->k_adm, sizeof(own));
+	memcpy(p->k_adm, key, sizeof(own));
+	client_dial(&self->dev1);
+	client_send_connect(&self->dev1);
+	memcpy(p->k_adm, own, sizeof(own));
+	fake_settle(self->fake);
+	in = !client_closed(&self->dev1);
+	ASSERT_TRUE(client_got_connack(&self->dev1, in, in ? 0 : 5));
+	return in;
+}
+
+TEST_F(keys, the_previous_admission_key)
+{
+	struct world_party *p = self->world->dev1;
+	const uint64_t untils[] = { self->fake->wall_ms + 5000, 0, UINT64_MAX };
+
+	memcpy(p->previous_k_adm, p->k_adm, sizeof(p->k_adm));
+	memset(p->k_adm, 7, sizeof(p->k_adm));
+	apply(self);
+	ASSERT_FALSE(is_admitted(self, p->previous_k_adm));
+	p->admission_flags = BUNDLE_ADMISSION_PREVIOUS;
+	for (unsigned i = 0; i < ARRAY_SIZE(untils); i++) {
+		p->previous_k_adm_until_ms = untils[i];
+		apply(self);
+		ASSERT_TRUE(is_admitted(self, p->previous_k_adm));
+		ASSERT_TRUE(is_admitted(self, p->k_adm));
+		fake_pass(self->fake, 5000);
+		ASSERT_EQ(is_admitted(self, p->previous_k_adm), i > 0);
+		ASSERT_TRUE(is_admitted(self, p->k_adm));
+	}
+}
+
 /* --- claims ----------------------------------------------------------------------------------- */
 
 static bool not_permitted(struct fixture_keys *self, struct fake_client *c, uint64_t counter)

@@ -9,6 +9,8 @@
 #include "userspace/broker/verifier.h"
 #include "userspace/crypto/hash.h"
 
+#define NS_PER_MS 1000000ull
+
 static int by_party_id(const void *a, const void *b)
 {
 	const struct directory_party *x = a, *y = b;
@@ -220,6 +222,23 @@ static void find_grants(const struct directory *d, struct directory_party *p)
 		p->n_grants++;
 }
 
+static struct admission_device admission_of(const struct bundle_gateway_party *g)
+{
+	const uint64_t ms_max = UINT64_MAX / NS_PER_MS;
+	struct admission_device d = { 0 };
+
+	memcpy(d.key, g->k_adm, sizeof(d.key));
+	if (g->admission_flags & BUNDLE_ADMISSION_NO_CLOCK)
+		d.flags = ADMISSION_DEVICE_NO_CLOCK;
+	if (!(g->admission_flags & BUNDLE_ADMISSION_PREVIOUS))
+		return d;
+	memcpy(d.previous, g->previous_k_adm, sizeof(d.previous));
+	d.previous_until_ns = UINT64_MAX; /* 0 is no end */
+	if (g->previous_until_ms && g->previous_until_ms < ms_max)
+		d.previous_until_ns = g->previous_until_ms * NS_PER_MS;
+	return d;
+}
+
 static struct directory_previous *keep_previous(struct directory *d, const struct record_party *p)
 {
 	struct directory_previous *to = &d->previous[d->n_previous];
@@ -259,9 +278,7 @@ static int build_parties(struct directory *d, const struct bundle_gateway *b, co
 		to->flags = g.party.flags;
 		to->signing = g.party.signing;
 		to->previous = keep_previous(d, &g.party);
-		memcpy(to->device.key, g.k_adm, sizeof(to->device.key));
-		if (g.admission_flags & BUNDLE_ADMISSION_NO_CLOCK)
-			to->device.flags = ADMISSION_DEVICE_NO_CLOCK;
+		to->device = admission_of(&g);
 		to->publishes = d->publishes + used;
 		to->n_publishes = match_scopes(d, &g.party, to->publishes);
 		used += to->n_publishes;
