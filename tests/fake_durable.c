@@ -95,8 +95,7 @@ TABLE(subscription, subscriptions, have->session == r->session && have->number =
       copy_subscription, drop_subscription)
 TABLE(message, messages, have->number == r->number, copy_message, drop_message)
 TABLE(delivery, deliveries, have->session == r->session && have->seq == r->seq, NOTHING, NOTHING)
-TABLE(release, releases, have->session == r->session && have->packet_id == r->packet_id, NOTHING,
-      NOTHING)
+TABLE(release, releases, have->session == r->session && have->place == r->place, NOTHING, NOTHING)
 TABLE(incoming, incoming, have->session == r->session && have->packet_id == r->packet_id, NOTHING,
       NOTHING)
 TABLE(retained, retained, have->message == r->message, NOTHING, NOTHING)

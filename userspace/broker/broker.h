@@ -159,7 +159,7 @@ struct broker_commit_delivery { /* by session and seq */
 	uint8_t qos;
 	uint16_t packet_id; /* 0: it has none yet */
 };
-struct broker_commit_release { /* by session and packet id; place orders a session's */
+struct broker_commit_release { /* by session and place, which is its order */
 	uint64_t session, place;
 	bool gone;
 	uint16_t packet_id;

@@ -20,6 +20,8 @@
 #include "userspace/core/wake.h"
 #include "userspace/core/workers.h"
 
+struct bundlefile;
+
 /* What RING_POLL's completions are about. */
 enum polled { POLLED_WAKE, POLLED_SIGNALS, POLLED };
 
@@ -38,8 +40,8 @@ struct server {
 	struct operators *operators; /* NULL: no control socket */
 	struct address bound[LISTENER_MAX];
 	struct stream_table streams;
-	struct workers *workers; /* this and the next three: NULL in plain mode */
-	struct store *store;
+	struct store *store;	 /* NULL: plain mode without a directory */
+	struct workers *workers; /* this and the next two: NULL in plain mode */
 	struct hsmlink *hsm;
 	struct p256_public *manager;
 	struct hsmlink_keys keys; /* the bundle's, and so our own */
@@ -53,6 +55,9 @@ struct server {
 /* Makes everything and listens; ends the process with one line where that is not possible. Told to
  * stop meanwhile, it returns without listening. */
 void server_start(struct server *s, const struct config *config);
+/* What an earlier run stored, and the first bundle (not in plain mode): all that the engine knows
+ * before its first connection; from here on it is stored. Ends the process where it cannot be. */
+void server_restore(struct server *s, const struct bundlefile *b);
 /* Gives every job back, closes everything. */
 void server_free(struct server *s);
 

@@ -76,8 +76,6 @@ static void load_bundle(struct server *s, uint64_t serial_min, struct bundlefile
 	if (err)
 		exit_with(exit_code_of_bundle(err), "%s", why);
 	s->keys.broker = ret_b->gateway.broker.signing;
-	s->keys.has_next = ret_b->gateway.broker.has_next;
-	s->keys.next = ret_b->gateway.broker.next;
 	memcpy(s->keys.unwrap_key_hash, ret_b->gateway.unwrap_key_hash, 32);
 	s->bundle_serial = ret_b->statement.serial;
 }
@@ -101,21 +99,6 @@ static void open_store(struct server *s)
 	}
 }
 
-static int restore_replay(void *ctx, const struct broker_commit_replay *r)
-{
-	return broker_restore_replay(ctx, r);
-}
-
-static int restore_context(void *ctx, const struct broker_commit_context *c)
-{
-	return broker_restore_context(ctx, c);
-}
-
-static int restore_revoked(void *ctx, const struct broker_commit_revoked *r)
-{
-	return broker_restore_revoked(ctx, r);
-}
-
 static void start_engine(struct server *s)
 {
 	static const enum broker_admission admission[] = {
@@ -126,6 +109,7 @@ static void start_engine(struct server *s)
 	};
 	struct broker_config c = {
 		.plain = s->config->plain,
+		.durable = s->store,
 		.admission = admission[s->config->admission],
 		.limits = s->config->limits,
 	};
@@ -139,28 +123,6 @@ static void start_engine(struct server *s)
 	if (!s->admit)
 		exit_with(EX_OSERR, "no memory for admission");
 	admit_attach(s->admit, &s->listeners);
-}
-
-static void restore_engine(struct server *s, const struct bundlefile *b)
-{
-	const struct store_sink sink = { restore_replay, restore_context, restore_revoked,
-					 s->broker };
-	const char *why = "";
-	int err = store_load(s->store, &sink);
-
-	if (err)
-		exit_with(EX_DATAERR, "%s: cannot be loaded: %s", s->config->state_dir,
-			  strerror(-err));
-	broker_restore_serial(s->broker, store_bundle_serial(s->store));
-	err = store_start(s->store, &s->wake);
-	if (err)
-		exit_with(EX_OSERR, "no thread for storage: %s", strerror(-err));
-	err = broker_apply_bundle(s->broker, b->statement.serial, b->statement.body, &why);
-	if (err)
-		exit_with(EX_DATAERR, "%s: %s (%s)", s->config->bundle, why, strerror(-err));
-	broker_bundle_until(s->broker, b->statement.not_after_ms);
-	admit_sync(s->admit, s->broker);
-	admit_restore_bans(s->admit, s->broker);
 }
 
 static int exit_code_of_control(int err)
@@ -367,12 +329,15 @@ void server_start(struct server *s, const struct config *config)
 		load_manager_key(s);
 		open_store(s);
 		load_bundle(s, store_bundle_serial(s->store), &bundle);
+	} else if (config->state_dir[0]) {
+		open_store(s);
 	}
 	start_ring(s);
 	bind_all(s);
 	start_engine(s);
+	if (s->store)
+		server_restore(s, &bundle);
 	if (!config->plain) {
-		restore_engine(s, &bundle);
 		bundlefile_deinit(&bundle);
 		start_workers(s);
 		start_hsm(s);
@@ -413,7 +378,8 @@ static void give_back_jobs(struct server *s)
 		more = s->hsm && hsmlink_stop(s->hsm);
 		if ((s->workers && workers_pending(s->workers)) ||
 		    (s->store && store_busy(s->store))) {
-			workers_publish(s->workers);
+			if (s->workers)
+				workers_publish(s->workers);
 			nanosleep(&step, NULL);
 			more = true;
 		}

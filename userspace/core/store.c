@@ -3,10 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
-#include <sqlite3.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,26 +12,13 @@
 #include <unistd.h>
 
 #include "userspace/broker/broker.h"
+#include "userspace/core/store_impl.h"
 #include "userspace/core/wake.h"
 
 #define PATH_BYTES_MAX 4096
-#define APPLICATION_ID 0x53534454 /* "SSDT" */
 #define WAL_BYTES_MAX  "16777216"
 #define LOCK_FILE      "lock"
 #define DATABASE_FILE  "broker.db"
-
-enum statement {
-	STMT_BEGIN,
-	STMT_COMMIT,
-	STMT_ROLLBACK,
-	STMT_REPLAY,
-	STMT_CONTEXT,
-	STMT_REVOKED,
-	STMT_SERIAL,
-	STMT_FORGET,
-	STMT_FORGET_ORIGINS,
-	STMTS,
-};
 
 /* Numbers above 2^63 are kept as SQLite's negative ones: bit patterns, not values. */
 static const char *const statement_sql[STMTS] = {
@@ -51,46 +35,6 @@ static const char *const statement_sql[STMTS] = {
 	[STMT_FORGET_ORIGINS] = "DELETE FROM replay WHERE seen_ms > 0 AND seen_ms < ?",
 };
 
-static const char schema_sql[] =
-	"CREATE TABLE replay (id TEXT PRIMARY KEY, highest INTEGER NOT NULL,"
-	" below0 INTEGER NOT NULL, below1 INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-	"CREATE TABLE context (key_id INTEGER NOT NULL, enc_hash INTEGER NOT NULL,"
-	" seen_ms INTEGER NOT NULL, PRIMARY KEY (key_id, enc_hash)) STRICT, WITHOUT ROWID;"
-	"CREATE INDEX context_seen ON context (seen_ms);"
-	"CREATE TABLE revoked (key_id INTEGER PRIMARY KEY, revoked_at_ms INTEGER NOT NULL,"
-	" retire_before_ms INTEGER NOT NULL) STRICT;"
-	"CREATE TABLE gateway (one INTEGER PRIMARY KEY CHECK (one = 1),"
-	" bundle_serial INTEGER NOT NULL) STRICT;";
-
-/* What each version added to the one before it, from version 2 on. */
-static const char *const upgrade_sql[] = {
-	/* 2: windows that may be forgotten, by the time of their last use */
-	"ALTER TABLE replay ADD COLUMN seen_ms INTEGER NOT NULL DEFAULT 0;"
-	"CREATE INDEX replay_seen ON replay (seen_ms) WHERE seen_ms > 0;",
-};
-_Static_assert(ARRAY_SIZE(upgrade_sql) == STORE_SCHEMA_VERSION - 1, "each version has its step");
-
-struct store {
-	int lock_fd;
-	sqlite3 *db;
-	sqlite3_stmt *statements[STMTS];
-	uint64_t bundle_serial;
-
-	bool started;
-	pthread_t thread;
-	struct wake *wake;
-	bool out; /* the loop's: a commit was submitted and not polled */
-
-	/* From the loop to the thread and back; the result is published by done. */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	const struct broker_commit *commit;
-	bool stopping;
-	int error;
-	char words[STORE_ERROR_BYTES];
-	atomic_bool done;
-};
-
 static char open_error[STORE_ERROR_BYTES + PATH_BYTES_MAX];
 
 const char *store_open_error(void)
@@ -99,7 +43,7 @@ const char *store_open_error(void)
 }
 
 /* What SQLite's code means to those who only know errno. */
-static int error_of(int code)
+int store_error_of(int code)
 {
 	switch (code & 0xff) {
 	case SQLITE_OK:
@@ -128,7 +72,7 @@ static int error_of(int code)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-static int failed(int err, const char *dir, const char *what)
+int store_failed(int err, const char *dir, const char *what)
 {
 	snprintf(open_error, sizeof(open_error), "%s: %s", dir, what);
 	return err;
@@ -142,13 +86,13 @@ static int failed_errno(const char *dir, const char *what)
 	return -err;
 }
 
-static int failed_sqlite(const struct store *s, const char *dir)
+int store_failed_sqlite(const struct store *s, const char *dir)
 {
 	int code = s->db ? sqlite3_errcode(s->db) : SQLITE_NOMEM;
 
 	snprintf(open_error, sizeof(open_error), "%s/" DATABASE_FILE ": %s", dir,
 		 s->db ? sqlite3_errmsg(s->db) : "no memory");
-	return error_of(code) ? error_of(code) : -EIO;
+	return store_error_of(code) ? store_error_of(code) : -EIO;
 }
 
 /* The directory, ours alone, and the lock in it. */
@@ -162,99 +106,40 @@ static int lock_dir(struct store *s, const char *dir)
 	if (stat(dir, &st))
 		return failed_errno(dir, "cannot be looked at");
 	if (!S_ISDIR(st.st_mode))
-		return failed(-ENOTDIR, dir, "is not a directory");
+		return store_failed(-ENOTDIR, dir, "is not a directory");
 	if (st.st_uid != geteuid() || (st.st_mode & 077))
-		return failed(-EPERM, dir,
-			      "must belong to the broker's user and have mode 0700 (chmod 700)");
+		return store_failed(
+			-EPERM, dir,
+			"must belong to the broker's user and have mode 0700 (chmod 700)");
 	if ((size_t)snprintf(path, sizeof(path), "%s/" LOCK_FILE, dir) >= sizeof(path))
-		return failed(-ENAMETOOLONG, dir, "is too long a name");
+		return store_failed(-ENAMETOOLONG, dir, "is too long a name");
 	s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (s->lock_fd < 0)
 		return failed_errno(path, "cannot be opened");
 	if (flock(s->lock_fd, LOCK_EX | LOCK_NB)) {
 		if (errno == EWOULDBLOCK)
-			return failed(-EBUSY, dir,
-				      "is in use by another broker (one state directory each)");
+			return store_failed(
+				-EBUSY, dir,
+				"is in use by another broker (one state directory each)");
 		return failed_errno(path, "cannot be locked");
 	}
 	return 0;
 }
 
-static int one_number(struct store *s, const char *sql, int64_t *ret_n)
+int store_one_number(struct store *s, const char *sql, int64_t *ret_n)
 {
 	sqlite3_stmt *stmt;
 	int code = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
 
 	if (code != SQLITE_OK)
-		return error_of(code);
+		return store_error_of(code);
 	code = sqlite3_step(stmt);
 	if (code == SQLITE_ROW)
 		*ret_n = sqlite3_column_int64(stmt, 0);
 	sqlite3_finalize(stmt);
 	if (code == SQLITE_DONE)
 		return -ENOENT;
-	return error_of(code);
-}
-
-#define TEXT_OF_NUMBER(n) #n
-#define TEXT_OF(n)	  TEXT_OF_NUMBER(n)
-
-/* From this version on. */
-static bool upgrade_from(struct store *s, int64_t version)
-{
-	for (; version < STORE_SCHEMA_VERSION; version++)
-		if (sqlite3_exec(s->db, upgrade_sql[version - 1], NULL, NULL, NULL) != SQLITE_OK)
-			return false;
-	return sqlite3_exec(s->db, "PRAGMA user_version = " TEXT_OF(STORE_SCHEMA_VERSION), NULL,
-			    NULL, NULL) == SQLITE_OK;
-}
-
-/* An empty database becomes ours; everything in one transaction. */
-static int create(struct store *s)
-{
-	static const char ours_sql[] = "INSERT INTO gateway VALUES (1, 0);"
-				       "PRAGMA application_id = " TEXT_OF(APPLICATION_ID);
-
-	if (sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
-	    sqlite3_exec(s->db, schema_sql, NULL, NULL, NULL) != SQLITE_OK ||
-	    sqlite3_exec(s->db, ours_sql, NULL, NULL, NULL) != SQLITE_OK || !upgrade_from(s, 1) ||
-	    sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		return -EIO; /* the caller asks SQLite */
-	return 0;
-}
-
-/* One of an earlier version, in one transaction too. */
-static int upgrade(struct store *s, int64_t version)
-{
-	if (sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
-	    !upgrade_from(s, version) ||
-	    sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		return -EIO;
-	return 0;
-}
-
-static int check_schema(struct store *s, const char *dir)
-{
-	char what[STORE_ERROR_BYTES];
-	int64_t version, application, tables;
-
-	if (one_number(s, "PRAGMA user_version", &version) ||
-	    one_number(s, "PRAGMA application_id", &application) ||
-	    one_number(s, "SELECT count(*) FROM sqlite_schema", &tables))
-		return failed_sqlite(s, dir);
-	if (version == 0 && application == 0 && tables == 0)
-		return create(s) ? failed_sqlite(s, dir) : 0;
-	if (application != APPLICATION_ID)
-		return failed(-EPROTO, dir, "has a " DATABASE_FILE " that is not this program's");
-	if (version > 0 && version < STORE_SCHEMA_VERSION)
-		return upgrade(s, version) ? failed_sqlite(s, dir) : 0;
-	if (version != STORE_SCHEMA_VERSION) {
-		snprintf(what, sizeof(what),
-			 "has a database of schema version %lld; this program reads version %d",
-			 (long long)version, STORE_SCHEMA_VERSION);
-		return failed(-EPROTO, dir, what);
-	}
-	return 0;
+	return store_error_of(code);
 }
 
 static int open_database(struct store *s, const char *dir)
@@ -278,23 +163,26 @@ static int open_database(struct store *s, const char *dir)
 	code = snprintf(path, sizeof(path), "%s/" DATABASE_FILE, real);
 	free(real);
 	if ((size_t)code >= sizeof(path))
-		return failed(-ENAMETOOLONG, dir, "is too long a name");
+		return store_failed(-ENAMETOOLONG, dir, "is too long a name");
 	/* SQLite would make it 0644; its -wal then has this mode too. */
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return failed_errno(path, "cannot be opened");
 	close(fd);
 	if (sqlite3_open_v2(path, &s->db, flags, NULL) != SQLITE_OK)
-		return failed_sqlite(s, dir);
+		return store_failed_sqlite(s, dir);
 	if (sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) != SQLITE_OK)
-		return failed_sqlite(s, dir);
-	err = check_schema(s, dir);
+		return store_failed_sqlite(s, dir);
+	err = store_check_schema(s, dir);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < STMTS; i++)
-		if (sqlite3_prepare_v3(s->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-				       &s->statements[i], NULL) != SQLITE_OK)
-			return failed_sqlite(s, dir);
+	for (unsigned i = 0; i < STMTS; i++) {
+		const char *sql = statement_sql[i] ? statement_sql[i] : store_sessions_sql(i);
+
+		if (sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &s->statements[i],
+				       NULL) != SQLITE_OK)
+			return store_failed_sqlite(s, dir);
+	}
 	return 0;
 }
 
@@ -302,8 +190,8 @@ static int load_serial(struct store *s, const char *dir)
 {
 	int64_t serial;
 
-	if (one_number(s, "SELECT bundle_serial FROM gateway", &serial))
-		return failed(-EUCLEAN, dir, "has a database without its gateway row");
+	if (store_one_number(s, "SELECT bundle_serial FROM gateway", &serial))
+		return store_failed(-EUCLEAN, dir, "has a database without its gateway row");
 	s->bundle_serial = (uint64_t)serial;
 	return 0;
 }
@@ -314,7 +202,7 @@ int store_open(const char *dir, struct store **ret_s)
 	int err;
 
 	if (!s)
-		return failed(-ENOMEM, dir, "no memory");
+		return store_failed(-ENOMEM, dir, "no memory");
 	s->lock_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
@@ -359,17 +247,12 @@ uint64_t store_bundle_serial(const struct store *s)
 	return s->bundle_serial;
 }
 
-static uint64_t column(sqlite3_stmt *stmt, int i)
-{
-	return (uint64_t)sqlite3_column_int64(stmt, i);
-}
-
 static int load_replay(const struct store_sink *sink, sqlite3_stmt *row)
 {
 	const char *id = (const char *)sqlite3_column_text(row, 0);
 	struct broker_commit_replay r = {
-		.window = { column(row, 1), { column(row, 2), column(row, 3) } },
-		.seen_ms = column(row, 4),
+		.window = { store_column(row, 1), { store_column(row, 2), store_column(row, 3) } },
+		.seen_ms = store_column(row, 4),
 	};
 
 	if (!id)
@@ -381,53 +264,55 @@ static int load_replay(const struct store_sink *sink, sqlite3_stmt *row)
 
 static int load_context(const struct store_sink *sink, sqlite3_stmt *row)
 {
-	struct broker_commit_context c = { (uint32_t)column(row, 0), column(row, 1),
-					   column(row, 2) };
+	struct broker_commit_context c = { (uint32_t)store_column(row, 0), store_column(row, 1),
+					   store_column(row, 2) };
 
 	return sink->context(sink->ctx, &c);
 }
 
 static int load_revoked(const struct store_sink *sink, sqlite3_stmt *row)
 {
-	struct broker_commit_revoked r = { (uint32_t)column(row, 0), column(row, 1),
-					   column(row, 2) };
+	struct broker_commit_revoked r = { (uint32_t)store_column(row, 0), store_column(row, 1),
+					   store_column(row, 2) };
 
 	return sink->revoked(sink->ctx, &r);
 }
 
+int store_each(struct store *s, const char *sql,
+	       int (*load)(const struct store_sink *sink, sqlite3_stmt *row),
+	       const struct store_sink *sink)
+{
+	sqlite3_stmt *stmt;
+	int code = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
+	int err = store_error_of(code);
+
+	while (!err && (code = sqlite3_step(stmt)) == SQLITE_ROW)
+		err = load(sink, stmt);
+	if (!err)
+		err = store_error_of(code);
+	sqlite3_finalize(stmt);
+	return err;
+}
+
 int store_load(struct store *s, const struct store_sink *sink)
 {
-	static const struct {
-		const char *sql;
-		int (*load)(const struct store_sink *sink, sqlite3_stmt *row);
-	} tables[] = {
-		{ "SELECT key_id, revoked_at_ms, retire_before_ms FROM revoked", load_revoked },
-		{ "SELECT key_id, enc_hash, seen_ms FROM context", load_context },
-		{ "SELECT id, highest, below0, below1, seen_ms FROM replay ORDER BY seen_ms",
-		  load_replay },
-	};
+	int err;
 
 	BUG_ON(s->started);
-	for (unsigned i = 0; i < ARRAY_SIZE(tables); i++) {
-		sqlite3_stmt *stmt;
-		int code = sqlite3_prepare_v2(s->db, tables[i].sql, -1, &stmt, NULL);
-		int err = error_of(code);
-
-		while (!err && (code = sqlite3_step(stmt)) == SQLITE_ROW)
-			err = tables[i].load(sink, stmt);
-		if (!err)
-			err = error_of(code);
-		sqlite3_finalize(stmt);
-		if (err)
-			return err;
-	}
-	return 0;
+	err = store_each(s, "SELECT key_id, revoked_at_ms, retire_before_ms FROM revoked",
+			 load_revoked, sink);
+	if (!err)
+		err = store_each(s, "SELECT key_id, enc_hash, seen_ms FROM context", load_context,
+				 sink);
+	if (!err)
+		err = store_each(s, "SELECT id, highest, below0, below1, seen_ms FROM replay ORDER BY seen_ms", load_replay,
+				 sink);
+	return err;
 }
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-/* Runs one prepared statement with n numbers from column first on. */
-static int run(struct store *s, enum statement which, int first, const uint64_t *numbers, int n)
+int store_run(struct store *s, enum statement which, int first, const uint64_t *numbers, int n)
 {
 	sqlite3_stmt *stmt = s->statements[which];
 	int code = SQLITE_OK;
@@ -437,10 +322,10 @@ static int run(struct store *s, enum statement which, int first, const uint64_t 
 	if (code == SQLITE_OK)
 		code = sqlite3_step(stmt);
 	/* Before reset, which says the same code again but may lose the words. */
-	if (error_of(code))
+	if (store_error_of(code))
 		snprintf(s->words, sizeof(s->words), "%s", sqlite3_errmsg(s->db));
 	(void)sqlite3_reset(stmt);
-	return error_of(code);
+	return store_error_of(code);
 }
 
 static int write_replay(struct store *s, const struct broker_commit_replay *r)
@@ -449,7 +334,7 @@ static int write_replay(struct store *s, const struct broker_commit_replay *r)
 			       r->seen_ms };
 	int code = sqlite3_bind_text(s->statements[STMT_REPLAY], 1, r->id, -1, SQLITE_STATIC);
 
-	return code == SQLITE_OK ? run(s, STMT_REPLAY, 2, numbers, 4) : error_of(code);
+	return code == SQLITE_OK ? store_run(s, STMT_REPLAY, 2, numbers, 4) : store_error_of(code);
 }
 
 static int write_replays(struct store *s, const struct broker_commit *c)
@@ -465,7 +350,7 @@ static int write_replays(struct store *s, const struct broker_commit *c)
 	if (!err && newest > STORE_ORIGIN_MS) {
 		uint64_t before = newest - STORE_ORIGIN_MS;
 
-		err = run(s, STMT_FORGET_ORIGINS, 1, &before, 1);
+		err = store_run(s, STMT_FORGET_ORIGINS, 1, &before, 1);
 	}
 	return err;
 }
@@ -481,13 +366,13 @@ static int write_contexts(struct store *s, const struct broker_commit *c)
 
 		if (x->seen_ms > newest)
 			newest = x->seen_ms;
-		err = run(s, STMT_CONTEXT, 1, numbers, 3);
+		err = store_run(s, STMT_CONTEXT, 1, numbers, 3);
 	}
 	/* By the times in the data, so that the database has one clock: the broker's. */
 	if (!err && newest > STORE_CONTEXT_MS) {
 		uint64_t before = newest - STORE_CONTEXT_MS;
 
-		err = run(s, STMT_FORGET, 1, &before, 1);
+		err = store_run(s, STMT_FORGET, 1, &before, 1);
 	}
 	return err;
 }
@@ -502,28 +387,31 @@ static int write_all(struct store *s, const struct broker_commit *c)
 		const struct broker_commit_revoked *r = &c->revoked[i];
 		uint64_t numbers[] = { r->key_id, r->revoked_at_ms, r->retire_before_ms };
 
-		err = run(s, STMT_REVOKED, 1, numbers, 3);
+		err = store_run(s, STMT_REVOKED, 1, numbers, 3);
 	}
+	if (!err)
+		err = store_write_sessions(s, c);
 	if (!err && c->bundle_serial)
-		err = run(s, STMT_SERIAL, 1, &c->bundle_serial, 1);
+		err = store_run(s, STMT_SERIAL, 1, &c->bundle_serial, 1);
 	return err;
 }
 
 static int write_commit(struct store *s, const struct broker_commit *c)
 {
-	int err = run(s, STMT_BEGIN, 1, NULL, 0);
+	int err = store_run(s, STMT_BEGIN, 1, NULL, 0);
 
 	if (err)
 		return err;
 	err = write_all(s, c);
 	if (!err)
-		err = run(s, STMT_COMMIT, 1, NULL, 0);
+		err = store_run(s, STMT_COMMIT, 1, NULL, 0);
 	/* Some errors (a full disk) have rolled back already; then there is nothing to undo. */
 	if (err && !sqlite3_get_autocommit(s->db)) {
 		char words[STORE_ERROR_BYTES];
 
 		memcpy(words, s->words, sizeof(words));
-		(void)run(s, STMT_ROLLBACK, 1, NULL, 0); /* the first error is the one to tell */
+		(void)store_run(s, STMT_ROLLBACK, 1, NULL,
+				0); /* the first error is the one to tell */
 		memcpy(s->words, words, sizeof(words));
 	}
 	return err;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The broker's durable state: replay windows, contexts seen, revocations and the bundle's serial,
- * in one SQLite database (WAL, synchronous=FULL) that one thread writes, so that the loop never
- * waits for a disk. One commit is out at a time; what the broker collects meanwhile is the next
- * one.
+ * The broker's durable state: replay windows, contexts seen, revocations and the bundle's serial;
+ * sessions with their queues, and what is retained (broker/durable.h); in one SQLite database (WAL,
+ * synchronous=FULL) that one thread writes, so that the loop never waits for a disk. One commit is
+ * out at a time; what the broker collects meanwhile is the next one.
  *
  *   DIR/lock        held with flock(2) while a broker uses DIR
  *   DIR/broker.db   mode 0600, and SQLite's -wal beside it
@@ -29,23 +29,37 @@
 
 struct broker_commit;
 struct broker_commit_context;
+struct broker_commit_delivery;
+struct broker_commit_incoming;
+struct broker_commit_message;
+struct broker_commit_release;
 struct broker_commit_replay;
+struct broker_commit_retained;
 struct broker_commit_revoked;
+struct broker_commit_session;
+struct broker_commit_subscription;
 struct store;
 struct wake;
 
-/* What store_load() finds; each returns 0 or -errno, which ends the loading. */
+/* What store_load() finds, and in the second half store_load_sessions(); each returns 0 or -errno,
+ * which ends the loading. */
 struct store_sink {
 	int (*replay)(void *ctx, const struct broker_commit_replay *r);
 	int (*context)(void *ctx, const struct broker_commit_context *c);
 	int (*revoked)(void *ctx, const struct broker_commit_revoked *r);
+	int (*session)(void *ctx, const struct broker_commit_session *r);
+	int (*subscription)(void *ctx, const struct broker_commit_subscription *r);
+	int (*message)(void *ctx, const struct broker_commit_message *r);
+	int (*delivery)(void *ctx, const struct broker_commit_delivery *r);
+	int (*release)(void *ctx, const struct broker_commit_release *r);
+	int (*incoming)(void *ctx, const struct broker_commit_incoming *r);
+	int (*retained)(void *ctx, const struct broker_commit_retained *r);
 	void *ctx;
 };
 
 /*
- * Makes DIR and the database where they are missing, and brings one of an earlier version of this
- * program up to date. -EBUSY: another process uses DIR; -EPERM: DIR
- * is open to others; -EPROTO: another program's database or another schema version; -EUCLEAN: it is
+ * Makes DIR and the database where they are missing. -EBUSY: another process uses DIR; -EPERM: DIR
+ * is open to others; -EPROTO: another program's database or a later schema version; -EUCLEAN: it is
  * damaged; else -errno. store_open_error() has the sentence.
  */
 int store_open(const char *dir, struct store **ret_s) must_check;
@@ -53,8 +67,9 @@ const char *store_open_error(void);
 /* Waits for the commit that is out, then closes. */
 void store_close(struct store *s);
 
-/* Before store_start(). */
+/* Before store_start(). Sessions are loaded in the order that broker_restore_*() want. */
 int store_load(struct store *s, const struct store_sink *sink) must_check;
+int store_load_sessions(struct store *s, const struct store_sink *sink) must_check;
 uint64_t store_bundle_serial(const struct store *s);
 
 /* From here on the database is the thread's. */
