@@ -212,9 +212,11 @@ TEST_OF_test_upgrade := userspace/manager
 TEST_OF_test_client := userspace/client/lib
 TEST_OF_test_client_batch := userspace/client/lib
 TEST_OF_test_client_update := userspace/client/lib
+TEST_OF_test_client_levels := userspace/client/lib
 TEST_OF_test_pubsub := userspace/client
 TEST_OF_test_flow := bench/flow
 LIBS_vectors := -ljansson
+LIBS_test_client_levels := -ljansson
 LIBS_test_admission := -lbpf
 comma := ,
 LIBS_test_broker_memory := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
@@ -237,6 +239,7 @@ WITH_test_store_sessions := fake_durable
 WITH_test_client := ends
 WITH_test_client_batch := ends
 WITH_test_client_update := ends
+WITH_test_client_levels := ends
 
 CFLAGS_tests := $(CFLAGS_hsm)
 TESTS := $(foreach t,$(TEST_NAMES),$(if $(TEST_OF_$(t)),$(O)/tests/$(t)))
