@@ -42,6 +42,9 @@ LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm us
 	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
 	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/fleet \
 	bench/page bench
+	userspace/core userspace/distributor userspace/manager userspace/client/lib \
+	userspace/client userspace/admit userspace/ctl bench/lab bench/flood bench/flow \
+	bench/ceiling bench/reach bench/page bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -50,6 +53,8 @@ DEPS_hsm := userspace/crypto userspace/base
 DEPS_userspace/broker := userspace/mqtt userspace/bundle userspace/crypto userspace/base bpf
 DEPS_userspace/core := userspace/broker hsm userspace/mqtt userspace/bundle userspace/crypto \
 	userspace/base bpf
+DEPS_userspace/distributor := hsm userspace/mqtt userspace/bundle userspace/crypto userspace/base \
+	bpf
 DEPS_userspace/manager := hsm userspace/bundle userspace/crypto userspace/base
 DEPS_userspace/client/lib := userspace/bundle userspace/crypto userspace/base bpf
 DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto userspace/base \
@@ -71,6 +76,7 @@ LIBS_userspace/crypto := -lcrypto
 LIBS_hsm :=
 LIBS_userspace/broker :=
 LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lbpf -lpthread
+LIBS_userspace/distributor := -lsqlite3 -lconfuse
 LIBS_userspace/manager := -lsqlite3
 LIBS_userspace/client := -lmosquitto
 LIBS_userspace/admit := -lbpf
@@ -204,6 +210,7 @@ TEST_OF_test_store := userspace/core
 TEST_OF_test_store_sessions := userspace/core
 TEST_OF_test_hsmlink := userspace/core
 TEST_OF_test_operators := userspace/core
+TEST_OF_test_distributor := userspace/distributor
 TEST_OF_test_manager := userspace/manager
 TEST_OF_test_audit := userspace/manager
 TEST_OF_test_trace := userspace/manager
@@ -217,6 +224,7 @@ TEST_OF_test_pubsub := userspace/client
 TEST_OF_test_flow := bench/flow
 LIBS_vectors := -ljansson
 LIBS_test_client_levels := -ljansson
+LIBS_test_distributor := -ljansson
 LIBS_test_admission := -lbpf
 comma := ,
 LIBS_test_broker_memory := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
@@ -236,6 +244,7 @@ WITH_test_broker_outlets := fake_*
 WITH_test_broker_updates := fake_*
 WITH_test_broker_keys := fake_*
 WITH_test_store_sessions := fake_durable
+WITH_test_distributor := relay_fake
 WITH_test_client := ends
 WITH_test_client_batch := ends
 WITH_test_client_update := ends
