@@ -177,6 +177,18 @@ static const char schema_2_sql[] =
 	"  whole BLOB,"
 	"  PRIMARY KEY (kind, subject),"
 	"  CHECK ((serial IS NULL) = (whole IS NULL))"
+	") STRICT, WITHOUT ROWID;"
+	/* Parties that were given a claim code (PROTOCOL 15). While it waits, the party's signing
+	 * key is that of the code; with its claim it gets the one that it made. gateway is where
+	 * the code sends it: no reference, for that one may be revoked meanwhile. */
+	"CREATE TABLE claim ("
+	"  party TEXT PRIMARY KEY REFERENCES party ON DELETE CASCADE,"
+	"  gateway TEXT NOT NULL,"
+	"  state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed')),"
+	"  signing BLOB CHECK (length(signing) = 65)," /* what it claimed with */
+	"  made_ms INTEGER NOT NULL,"		       /* the code */
+	"  claimed_ms INTEGER NOT NULL DEFAULT 0,"
+	"  CHECK ((state = 'claimed') = (signing IS NOT NULL))"
 	") STRICT, WITHOUT ROWID;";
 
 /* What leads from each version to the next, from an empty file on. */
