@@ -114,6 +114,7 @@ static const char schema_2_sql[] =
 	"ALTER TABLE gateway ADD COLUMN revoked_ms INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE party ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE party ADD COLUMN previous BLOB CHECK (length(previous) = 65);"
+	"CREATE INDEX party_previous ON party (previous) WHERE previous IS NOT NULL;"
 	"ALTER TABLE party ADD COLUMN previous_until_ms INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE party ADD COLUMN previous_k_adm BLOB CHECK (length(previous_k_adm) = 16);"
 	"ALTER TABLE party ADD COLUMN k_adm_until_ms INTEGER NOT NULL DEFAULT 0;"
