@@ -19,7 +19,9 @@
 #include "userspace/base/log.h"
 #include "userspace/manager/access.h"
 #include "userspace/manager/audit.h"
+#include "userspace/manager/bulk.h"
 #include "userspace/manager/bundle_make.h"
+#include "userspace/manager/claimcode.h"
 #include "userspace/manager/enrol.h"
 #include "userspace/manager/hop.h"
 #include "userspace/manager/list.h"
@@ -75,6 +77,33 @@ static int run_enrol_manager(struct manager *m, const struct options *o)
 static int run_enrol_gateway(struct manager *m, const struct options *o)
 {
 	return enrol_gateway(m, o->text[OPTION_ID], o->text[OPTION_PUBLIC]);
+}
+
+static void say_complaint(void *arg, const char *text)
+{
+	log_error("%s", text);
+}
+
+static int run_enrol_csv(struct manager *m, const struct options *o)
+{
+	const struct bulk_order order = { .file = o->word,
+					  .folder = o->text[OPTION_OUT_DIR],
+					  .gateway = o->text[OPTION_GATEWAY],
+					  .dry_run = options_has(o, OPTION_DRY_RUN),
+					  .complain = say_complaint };
+
+	return bulk_enrol(m, &order);
+}
+
+static int run_claim_renew(struct manager *m, const struct options *o)
+{
+	return claimcode_renew(m, o->text[OPTION_ID], o->text[OPTION_GATEWAY],
+			       o->text[OPTION_OUT_DIR]);
+}
+
+static int run_claims(struct manager *m, const struct options *o)
+{
+	return claimcode_list(m);
 }
 
 static int run_scope_add(struct manager *m, const struct options *o)
@@ -408,6 +437,22 @@ static const struct command {
 	  run_enrol_gateway,
 	  { USAGE("enrol gateway"), "Enrol a gateway by what `ssdtf-hsmd keygen` printed there.",
 	    NULL, B(ID) | B(PUBLIC), B(ID) | B(PUBLIC), 0 } },
+	{ "enrol csv",
+	  HOW_BUNDLES,
+	  run_enrol_csv,
+	  { USAGE("enrol csv"),
+	    "Enrol devices by a CSV file with the columns id, scopes (separated by ';'), clock "
+	    "(yes or no) and keys (file of a public key, or empty: it gets a claim code).",
+	    "FILE", B(OUT_DIR) | B(GATEWAY) | B(DRY_RUN), B(OUT_DIR), 0 } },
+	{ "claims",
+	  HOW_READS,
+	  run_claims,
+	  { USAGE("claims"), "Claim codes, and which of them were used.", NULL, 0, 0, 0 } },
+	{ "claim renew",
+	  HOW_WRITES,
+	  run_claim_renew,
+	  { USAGE("claim renew"), "A new claim code for one that was lost: the old one is void.",
+	    NULL, B(ID) | B(GATEWAY) | B(OUT_DIR), B(ID) | B(OUT_DIR), 0 } },
 	{ "scope add",
 	  HOW_WRITES,
 	  run_scope_add,
