@@ -45,6 +45,8 @@ LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm us
 	userspace/core userspace/distributor userspace/manager userspace/client/lib \
 	userspace/client userspace/admit userspace/ctl bench/lab bench/flood bench/flow \
 	bench/ceiling bench/reach bench/page bench
+	userspace/core userspace/client/lib userspace/client userspace/manager userspace/admit \
+	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/page bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -56,6 +58,8 @@ DEPS_userspace/core := userspace/broker hsm userspace/mqtt userspace/bundle user
 DEPS_userspace/distributor := hsm userspace/mqtt userspace/bundle userspace/crypto userspace/base \
 	bpf
 DEPS_userspace/manager := hsm userspace/bundle userspace/crypto userspace/base
+DEPS_userspace/manager := userspace/client userspace/client/lib hsm userspace/bundle \
+	userspace/crypto userspace/base bpf
 DEPS_userspace/client/lib := userspace/bundle userspace/crypto userspace/base bpf
 DEPS_userspace/client := userspace/client/lib userspace/bundle userspace/crypto userspace/base \
 	bpf
@@ -187,6 +191,7 @@ TEST_OF_vectors := userspace/crypto
 TEST_OF_test_bundle := userspace/bundle
 TEST_OF_test_claim := userspace/bundle
 TEST_OF_test_idtable := userspace/bundle
+TEST_OF_test_online := userspace/bundle
 TEST_OF_test_hsm := hsm
 TEST_OF_test_token := hsm
 TEST_OF_test_hsmd := hsm
@@ -200,6 +205,7 @@ TEST_OF_test_broker_qos2 := userspace/broker
 TEST_OF_test_broker_walk := userspace/broker
 TEST_OF_test_broker_retained := userspace/broker
 TEST_OF_test_broker_sys := userspace/broker
+TEST_OF_test_broker_intake := userspace/broker
 TEST_OF_test_broker_memory := userspace/broker
 TEST_OF_test_broker_outlets := userspace/broker
 TEST_OF_test_broker_updates := userspace/broker
@@ -209,6 +215,7 @@ TEST_OF_test_core := userspace/core
 TEST_OF_test_config := userspace/core
 TEST_OF_test_store := userspace/core
 TEST_OF_test_store_sessions := userspace/core
+TEST_OF_test_bundlein := userspace/core
 TEST_OF_test_hsmlink := userspace/core
 TEST_OF_test_operators := userspace/core
 TEST_OF_test_distributor := userspace/distributor
@@ -242,6 +249,7 @@ WITH_test_broker_qos2 := fake_*
 WITH_test_broker_walk := fake_*
 WITH_test_broker_retained := fake_*
 WITH_test_broker_sys := fake_*
+WITH_test_broker_intake := fake_*
 WITH_test_broker_memory := fake_*
 WITH_test_broker_outlets := fake_*
 WITH_test_broker_updates := fake_*
