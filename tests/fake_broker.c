@@ -153,6 +153,17 @@ static void op_forget(void *io, const uint8_t grant_id[GRANT_ID_BYTES])
 	memcpy(f->forgotten[f->n_forgotten++ % FAKE_FORGET_MAX], grant_id, GRANT_ID_BYTES);
 }
 
+static bool op_bundle(void *io, const char *manager_id, struct bytes message)
+{
+	struct fake_broker *f = called(io);
+
+	snprintf(f->bundle_from, sizeof(f->bundle_from), "%s", manager_id);
+	f->bundle_n = message.n < sizeof(f->bundle_message) ? message.n : sizeof(f->bundle_message);
+	memcpy(f->bundle_message, message.p, f->bundle_n);
+	f->n_bundles++;
+	return !f->bundle_malformed;
+}
+
 static void op_commit(void *io, const struct broker_commit *commit)
 {
 	struct fake_broker *f = called(io);
@@ -188,6 +199,7 @@ static const struct broker_ops ops = {
 	.token = op_token,
 	.forget = op_forget,
 	.commit = op_commit,
+	.bundle = op_bundle,
 	.note = op_note,
 	.ban = op_ban,
 };

@@ -101,6 +101,12 @@ struct fake_broker {
 	unsigned n_forgotten;
 	unsigned conversions, signatures; /* that the token made */
 	char last_event[64], last_what[128];
+	/* What the op bundle() was given last, and what it says. */
+	char bundle_from[66];
+	uint8_t bundle_message[256];
+	size_t bundle_n;
+	unsigned n_bundles;
+	bool bundle_malformed;
 	uint8_t from[16]; /* the address of whoever connects; 192.0.2.1 */
 	struct admission_source last_ban;
 	uint64_t last_ban_ms;

@@ -198,18 +198,26 @@ static void revoke_sessions(struct broker *b, const struct directory *old)
 	}
 }
 
-int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body, const char **ret_why)
+int broker_prepare_bundle(struct broker *b, uint64_t serial, struct bytes body,
+			  struct directory **ret_prepared, const char **ret_why)
 {
-	struct directory *old = b->directory, *now;
-	int err;
-
 	if (serial < b->bundle_serial) {
 		*ret_why = "it is older than the one in force";
 		return -ESTALE;
 	}
-	err = directory_new(serial, body, &now, ret_why);
-	if (err)
-		return err;
+	return directory_new(serial, body, ret_prepared, ret_why);
+}
+
+void broker_drop_prepared(struct directory *prepared)
+{
+	directory_put(prepared);
+}
+
+void broker_apply_prepared(struct broker *b, struct directory *now)
+{
+	struct directory *old = b->directory;
+	int err = 0;
+
 	b->directory = now;
 	keys_bundle(b);
 	if (old) {
@@ -221,10 +229,19 @@ int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body, co
 	if (err)
 		broker_note(b, "not retired", bytes_of(NULL, 0), "no memory; apply it again");
 	updates_bundle(b);
-	b->bundle_serial = serial;
-	b->commit.bundle_serial = serial;
+	b->bundle_serial = now->serial;
+	b->commit.bundle_serial = now->serial;
 	directory_put(old);
-	return 0;
+}
+
+int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body, const char **ret_why)
+{
+	struct directory *prepared;
+	int err = broker_prepare_bundle(b, serial, body, &prepared, ret_why);
+
+	if (!err)
+		broker_apply_prepared(b, prepared);
+	return err;
 }
 
 void broker_bundle_until(struct broker *b, uint64_t not_after_ms)

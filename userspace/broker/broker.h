@@ -213,6 +213,9 @@ struct broker_ops {
 	/* A grant is gone: its key is to be forgotten wherever it is held. */
 	void (*forget)(void *io, const uint8_t grant_id[GRANT_ID_BYTES]);
 	void (*commit)(void *io, const struct broker_commit *commit);
+	/* A manager brings a bundle (PROTOCOL 14): one message of it, without its end. False: it is
+	 * malformed. The owner answers with broker_bundle_answer(), not from within. */
+	bool (*bundle)(void *io, const char *manager_id, struct bytes message);
 	/* A source is banned for so long, or no more (0). */
 	void (*ban)(void *io, const struct admission_source *source, uint64_t ms);
 	/* A line for the log; peers can provoke it, so the owner limits its rate. */
@@ -265,6 +268,20 @@ uint64_t broker_wait_ms(const struct broker *b);
  */
 int broker_apply_bundle(struct broker *b, uint64_t serial, struct bytes body,
 			const char **ret_why) must_check;
+
+/*
+ * The same in two steps: first everything that can fail, then what cannot. Between them the owner
+ * may put the bundle where a restart finds it. What was prepared is applied or dropped, in order.
+ */
+struct directory;
+int broker_prepare_bundle(struct broker *b, uint64_t serial, struct bytes body,
+			  struct directory **ret_prepared, const char **ret_why) must_check;
+void broker_apply_prepared(struct broker *b, struct directory *prepared);
+void broker_drop_prepared(struct directory *prepared);
+
+/* To the manager of that id, if it is here: an answer to what the op bundle() brought, signed.
+ * False: it is not here, or there is no memory. */
+bool broker_bundle_answer(struct broker *b, const char *manager_id, struct bytes body);
 
 /* Until when the bundle last applied is in force (0: no end): after that nobody gets a session and
  * nothing is taken or converted. Who keeps new bundles from a gateway does not keep it running. */

@@ -63,6 +63,10 @@ struct conn_secure {
 	uint64_t budget_second;
 	struct timer errors; /* lets it go on after too many */
 	struct updates_conn updates;
+
+	/* $SSDTF/bundle. */
+	uint32_t bundle_n;    /* the last sent */
+	uint64_t bundle_next; /* the least number that is taken */
 };
 
 struct broker_conn {

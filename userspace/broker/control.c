@@ -175,7 +175,7 @@ bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m,
 
 /* --- reports ---------------------------------------------------------------------------------- */
 
-static bool is_manager(const struct broker_conn *c)
+bool control_is_manager(const struct broker_conn *c)
 {
 	return c->state == CONN_OPEN && c->session->party->roles & RECORD_ROLE_MANAGER;
 }
@@ -217,7 +217,7 @@ static void forward(struct broker *b, struct bytes reporter, const struct messag
 	list_for_each(pos, &b->conns) {
 		struct broker_conn *c = list_entry(pos, struct broker_conn, link);
 
-		if (is_manager(c) && send_report(b, c, bytes_of(envelope, w.used)))
+		if (control_is_manager(c) && send_report(b, c, bytes_of(envelope, w.used)))
 			sent = true;
 	}
 	if (!sent)
@@ -252,7 +252,7 @@ void control_report_sender(struct broker *b, struct delivery *d, struct message 
 
 void control_manager_here(struct broker *b, struct broker_conn *conn)
 {
-	if (!is_manager(conn))
+	if (!control_is_manager(conn))
 		return;
 	while (!list_empty(&b->control.reports)) {
 		struct waiting_report *r =

@@ -37,6 +37,7 @@ enum control_reason {
 #define CONTROL_TOPIC_NACK	"$SSDTF/nack"
 #define CONTROL_TOPIC_REPORT	"$SSDTF/report"
 #define CONTROL_TOPIC_UPDATE	"$SSDTF/update"
+#define CONTROL_TOPIC_BUNDLE	"$SSDTF/bundle"
 
 struct control {
 	struct list reports; /* envelopes for a manager that is absent, oldest first */
@@ -61,6 +62,8 @@ void control_error_to(struct broker *b, struct bytes id, enum control_reason rea
 /* The end of a message on a $SSDTF topic: the session's own nonce, and a number of at least *next,
  * which then goes up. False: it is another session's, a copy, or malformed. */
 bool control_numbered(struct bytes_reader *r, const struct broker_conn *c, uint64_t *next);
+/* Is it here, and a manager? */
+bool control_is_manager(const struct broker_conn *c);
 /* A nack or report whose signature holds; m is the packet as received, body what is before its
  * trailer. False: malformed. */
 bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m, struct bytes body);

@@ -3,6 +3,7 @@
 
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
+#include "userspace/broker/intake.h"
 #include "userspace/broker/verifier.h"
 
 /* The party's verifiers, the one first by which its last signature held. */
@@ -85,6 +86,8 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 		kind = INGRESS_REPORT;
 	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_UPDATE)))
 		kind = INGRESS_UPDATE;
+	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_BUNDLE)) && control_is_manager(c))
+		kind = INGRESS_BUNDLE;
 	else if (control_is_topic(p->topic))
 		return conn_fail(c, "PUBLISH to a topic that is the broker's own"); /* PROTOCOL 5 */
 	m = conn_message(c, p, kind == INGRESS_PUBLISH);
@@ -247,6 +250,8 @@ static void control_verified(struct ingress *in)
 		well_formed = control_nack(b, c, in->message, t->body);
 	else if (in->kind == INGRESS_UPDATE)
 		well_formed = updates_ask(b, c, t->body);
+	else if (in->kind == INGRESS_BUNDLE)
+		well_formed = intake_bundle(b, c, t);
 	else
 		well_formed = control_report(b, c, in->message, t->body);
 	if (!well_formed)
@@ -272,6 +277,7 @@ void broker_verify_done(struct broker *b, struct broker_verify *job)
 	case INGRESS_NACK:
 	case INGRESS_REPORT:
 	case INGRESS_UPDATE:
+	case INGRESS_BUNDLE:
 		control_verified(in);
 		break;
 	case INGRESS_RESPONSE:
