@@ -48,6 +48,7 @@ struct hsmlink {
 	struct broker_token_job *refused; /* there was no memory for them; through job->owner */
 	uint64_t now_ms;
 	unsigned n_up, turn;
+	struct p256_point bundle_key; /* of the token; zeros: none */
 	bool mismatch;
 	char trouble[WORDS_BYTES];
 	unsigned n;
@@ -340,6 +341,7 @@ static void link_asked(struct hsm_link *l, struct bytes packet)
 		return;
 	}
 	map_signs(h, &s);
+	memcpy(h->bundle_key.b, s.bundle_key, sizeof(h->bundle_key.b));
 	l->state = LINK_UP;
 	l->told = false;
 	l->retry_ms = HSMLINK_RETRY_MS_MIN;
@@ -541,6 +543,14 @@ uint64_t hsmlink_wait_ms(const struct hsmlink *h)
 	if (at_ms == UINT64_MAX)
 		return UINT64_MAX;
 	return at_ms > h->now_ms ? at_ms - h->now_ms : 0;
+}
+
+bool hsmlink_bundle_key(const struct hsmlink *h, struct p256_point *ret_key)
+{
+	if (bytes_is_zero(bytes_of(h->bundle_key.b, sizeof(h->bundle_key.b))))
+		return false;
+	*ret_key = h->bundle_key;
+	return true;
 }
 
 unsigned hsmlink_count(const struct hsmlink *h)

@@ -66,6 +66,9 @@ void hsmlink_tick(struct hsmlink *h, uint64_t now_ms);
 void hsmlink_flush(struct hsmlink *h);
 uint64_t hsmlink_wait_ms(const struct hsmlink *h);
 
+/* The token's public bundle key (PROTOCOL 14); false: it has none, or did not answer yet. */
+bool hsmlink_bundle_key(const struct hsmlink *h, struct p256_point *ret_key);
+
 unsigned hsmlink_count(const struct hsmlink *h);
 unsigned hsmlink_up(const struct hsmlink *h);
 /* A worker held other keys than the bundle names. */

@@ -8,7 +8,8 @@
 
 /* The opcodes that core uses; a kernel with the set-up flags has them, unless it restricts them. */
 static const int ops_needed[] = { IORING_OP_POLL_ADD, IORING_OP_ACCEPT,	 IORING_OP_RECV,
-				  IORING_OP_SEND,     IORING_OP_SENDMSG, IORING_OP_ASYNC_CANCEL };
+				  IORING_OP_SEND,     IORING_OP_SENDMSG, IORING_OP_ASYNC_CANCEL,
+				  IORING_OP_FSYNC };
 
 static void complete_ignored(void *ctx, const struct ring_done *d)
 {

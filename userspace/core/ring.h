@@ -29,6 +29,7 @@ enum ring_op {
 	RING_LINK_RECV,
 	RING_LINK_SEND,
 	RING_OPERATOR,
+	RING_SYNC,
 	RING_OPS,
 };
 

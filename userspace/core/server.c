@@ -91,6 +91,13 @@ static void op_commit(void *io, const struct broker_commit *commit)
 	store_submit(s->store, commit);
 }
 
+static bool op_bundle(void *io, const char *manager_id, struct bytes message)
+{
+	struct server *s = io;
+
+	return bundlein_take(s->bundlein, manager_id, message);
+}
+
 static void op_note(void *io, const char *event, const char *client_id, const char *what)
 {
 	struct server *s = io;
@@ -115,6 +122,7 @@ const struct broker_ops server_ops = {
 	.token = op_token,
 	.forget = op_forget,
 	.commit = op_commit,
+	.bundle = op_bundle,
 	.note = op_note,
 	.ban = op_ban,
 };
@@ -175,7 +183,10 @@ void server_token_done(void *ctx, struct broker_token_job *job)
 {
 	struct server *s = ctx;
 
-	broker_token_done(s->broker, job);
+	if (job->op == BROKER_TOKEN_OPEN)
+		bundlein_opened(s->bundlein, job);
+	else
+		broker_token_done(s->broker, job);
 }
 
 static void retire_verified(struct server *s)
@@ -240,8 +251,7 @@ static void reload(struct server *s)
 		log_error("%s; the one in force stays", why);
 		return;
 	}
-	if (memcmp(&b.gateway.broker.signing, &s->keys.broker, sizeof(s->keys.broker)) != 0 ||
-	    memcmp(b.gateway.unwrap_key_hash, s->keys.unwrap_key_hash, 32) != 0) {
+	if (!server_is_for_our_token(s, &b.gateway)) {
 		log_error("%s: names another token; restart the broker for that; "
 			  "the bundle in force stays",
 			  s->config->bundle);
@@ -255,8 +265,7 @@ static void reload(struct server *s)
 	}
 	broker_bundle_until(s->broker, b.statement.not_after_ms);
 	admit_sync(s->admit, s->broker);
-	s->bundle_serial = b.statement.serial;
-	log_info("event=bundle serial=%llu", (unsigned long long)s->bundle_serial);
+	server_bundle_in_force(s, b.statement.serial, s->config->bundle);
 out:
 	bundlefile_deinit(&b);
 }
@@ -323,6 +332,8 @@ static uint64_t wait_ms(struct server *s)
 	ms = least(ms, admit_wait_ms(s->admit, s->mono_ms));
 	if (s->operators)
 		ms = least(ms, operators_wait_ms(s->operators));
+	if (s->bundlein)
+		ms = least(ms, bundlein_wait_ms(s->bundlein));
 	if (s->hsm)
 		ms = least(ms, hsmlink_wait_ms(s->hsm));
 	/* The last look, after wake_sleep(): what a thread finished before it needs no wake. */
@@ -353,6 +364,8 @@ int server_turn(struct server *s, uint64_t wait_ms_max)
 	if (s->operators)
 		operators_turn(s->operators, s->mono_ms);
 	admit_tick(s->admit, s->broker, &s->listeners, s->mono_ms);
+	if (s->bundlein)
+		bundlein_turn(s->bundlein, s->mono_ms, s->wall_ms);
 	stream_table_check(&s->streams);
 	broker_turn(s->broker);
 

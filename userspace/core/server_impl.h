@@ -5,10 +5,13 @@
 #ifndef SSDTF_CORE_SERVER_IMPL_H
 #define SSDTF_CORE_SERVER_IMPL_H
 
+#include "userspace/base/file.h"
 #include "userspace/base/pool.h"
 #include "userspace/broker/broker.h"
 #include "userspace/core/admit.h"
 #include "userspace/core/bufring.h"
+#include "userspace/core/bundlefile.h"
+#include "userspace/core/bundlein.h"
 #include "userspace/core/config.h"
 #include "userspace/core/hsmlink.h"
 #include "userspace/core/journal.h"
@@ -45,7 +48,14 @@ struct server {
 	struct hsmlink *hsm;
 	struct p256_public *manager;
 	struct hsmlink_keys keys; /* the bundle's, and so our own */
-	uint64_t bundle_serial;	  /* in force */
+	uint64_t bundle_serial;	  /* in force, from this file: */
+	const char *bundle_path;
+	char online_path[FILE_PATH_BYTES_MAX]; /* of the last that came online */
+	struct bundlein *bundlein;	       /* NULL in plain mode */
+	struct {
+		struct directory *directory;
+		uint64_t serial, not_after_ms;
+	} prepared; /* checked, and about to be in force */
 	struct broker *broker;
 	struct journal journal;
 	uint64_t mono_ms, wall_ms;
@@ -67,6 +77,17 @@ void server_take_time(struct server *s);
 int server_turn(struct server *s, uint64_t wait_ms_max) must_check;
 /* Every verify job and commit that is done goes back to the engine. */
 void server_retire(struct server *s);
+
+/* server_bundle.c */
+
+/* The newer of the configured bundle and the one that came online, of which neither may be older
+ * than serial_min. bundlefile_read()'s errors and words. */
+int server_choose_bundle(struct server *s, uint64_t serial_min, struct bundlefile *ret_b,
+			 char why[BUNDLEFILE_ERROR_BYTES]) must_check;
+int server_start_bundlein(struct server *s) must_check;
+bool server_is_for_our_token(const struct server *s, const struct bundle_gateway *b);
+/* A bundle was applied. */
+void server_bundle_in_force(struct server *s, uint64_t serial, const char *path);
 
 extern const struct broker_ops server_ops;
 extern const struct answer_ops server_answer_ops;

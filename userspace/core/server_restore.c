@@ -77,7 +77,7 @@ static void apply_bundle(struct server *s, const struct bundlefile *b)
 	int err = broker_apply_bundle(s->broker, b->statement.serial, b->statement.body, &why);
 
 	if (err)
-		exit_with(EX_DATAERR, "%s: %s (%s)", s->config->bundle, why, strerror(-err));
+		exit_with(EX_DATAERR, "%s: %s (%s)", s->bundle_path, why, strerror(-err));
 	broker_bundle_until(s->broker, b->statement.not_after_ms);
 	admit_sync(s->admit, s->broker);
 	admit_restore_bans(s->admit, s->broker);

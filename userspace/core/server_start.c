@@ -69,9 +69,8 @@ static int exit_code_of_bundle(int err)
 
 static void load_bundle(struct server *s, uint64_t serial_min, struct bundlefile *ret_b)
 {
-	struct bundlefile_expect e = { s->manager, s->config->gateway_id, serial_min, s->wall_ms };
 	char why[BUNDLEFILE_ERROR_BYTES];
-	int err = bundlefile_read(s->config->bundle, &e, ret_b, why);
+	int err = server_choose_bundle(s, serial_min, ret_b, why);
 
 	if (err)
 		exit_with(exit_code_of_bundle(err), "%s", why);
@@ -231,6 +230,12 @@ static void start_workers(struct server *s)
 		exit_with(EX_OSERR, "no threads for %u workers: %s", n, strerror(-err));
 }
 
+static void start_bundlein(struct server *s)
+{
+	if (server_start_bundlein(s))
+		exit_with(EX_OSERR, "no memory for bundles that come online");
+}
+
 static void turn_or_exit(struct server *s)
 {
 	int err = server_turn(s, HSM_STEP_MS);
@@ -340,6 +345,7 @@ void server_start(struct server *s, const struct config *config)
 	if (!config->plain) {
 		bundlefile_deinit(&bundle);
 		start_workers(s);
+		start_bundlein(s);
 		start_hsm(s);
 	}
 	if (s->stops)
@@ -350,15 +356,22 @@ void server_start(struct server *s, const struct config *config)
 
 int server_check(const struct config *config)
 {
+	char why[BUNDLEFILE_ERROR_BYTES];
+	struct bundlefile_expect e = { .gateway_id = config->gateway_id };
 	static struct server s;
 	struct bundlefile bundle;
+	int err;
 
 	if (config->plain)
 		return 0;
 	s.config = config;
 	server_take_time(&s);
 	load_manager_key(&s);
-	load_bundle(&s, 0, &bundle);
+	e.manager = s.manager;
+	e.wall_ms = s.wall_ms;
+	err = bundlefile_read(config->bundle, &e, &bundle, why);
+	if (err)
+		exit_with(exit_code_of_bundle(err), "%s", why);
 	bundlefile_deinit(&bundle);
 	p256_public_free(s.manager);
 	return 0;
@@ -398,6 +411,7 @@ void server_free(struct server *s)
 	bufring_deinit(&s->buffers);
 	ring_deinit(&s->ring);
 	hsmlink_free(s->hsm);
+	bundlein_free(s->bundlein); /* behind the ring, which may have been syncing a file of it */
 	listener_set_deinit(&s->listeners);
 	stream_table_deinit(&s->streams);
 	broker_free(s->broker); /* behind the streams, which may still point into its messages */
