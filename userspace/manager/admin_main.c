@@ -29,6 +29,8 @@
 #include "userspace/manager/options.h"
 #include "userspace/manager/party.h"
 #include "userspace/manager/outlet.h"
+#include "userspace/manager/push_run.h"
+#include "userspace/manager/reports.h"
 #include "userspace/manager/revoke.h"
 #include "userspace/manager/rotate.h"
 #include "userspace/manager/scope.h"
@@ -310,6 +312,25 @@ static int run_bundle_all(struct manager *m, const struct options *o)
 	return bundle_make_all(m, &t, o->text[OPTION_OUT_DIR]);
 }
 
+static int run_push(struct manager *m, const struct options *o)
+{
+	const struct push_options p = {
+		.terms = bundle_terms_of(o),
+		.party_dir = o->text[OPTION_PARTY_DIR],
+		.party_id = o->text[OPTION_AS],
+		.host = o->text[OPTION_HOST],
+		.port = (int)o->number[OPTION_PORT],
+		.timeout_s = o->number[OPTION_TIMEOUT],
+	};
+
+	return push_run(m, &p);
+}
+
+static int run_reports(struct manager *m, const struct options *o)
+{
+	return reports_list(m, o->number[OPTION_SINCE], options_has(o, OPTION_JSON));
+}
+
 static int run_list_parties(struct manager *m, const struct options *o)
 {
 	return list_parties(m);
@@ -392,12 +413,13 @@ static int run_check(struct manager *m, const struct options *o)
 
 /* --- the commands -------------------------------------------------------------------------- */
 
-/* READS and WRITES run in a transaction of that kind; bundles begin and end their own, and so does
- * what has to do with the audit log. */
+/* READS and WRITES run in a transaction of that kind; bundles and what brings them begin and end
+ * their own, and so does what has to do with the audit log. */
 enum how { HOW_SETS_UP, HOW_READS, HOW_WRITES, HOW_BUNDLES };
 
 #define B(o)	 OPTION_BIT(OPTION_##o)
 #define KEYS	 (B(PUBLIC) | B(GENERATE))
+#define ONLINE	 (B(GATEWAY) | B(PARTY_DIR) | B(AS) | B(HOST) | B(PORT))
 #define PARTY	 (B(ID) | KEYS | B(CLOCK) | B(NO_CLOCK))
 #define USAGE(n) "ssdtf-admin " n
 
@@ -578,6 +600,16 @@ static const struct command {
 	  run_bundle_all,
 	  { USAGE("bundle all"), "Sign the bundles of a gateway and of every party.", NULL,
 	    B(OUT_DIR) | B(GATEWAY) | B(VALID_DAYS), B(OUT_DIR), 0 } },
+	{ "push",
+	  HOW_BUNDLES,
+	  run_push,
+	  { USAGE("push"), "Bring a gateway its bundle over MQTT, and wait until it is applied.",
+	    NULL, ONLINE | B(VALID_DAYS) | B(TIMEOUT), B(PARTY_DIR) | B(HOST), 0 } },
+	{ "reports",
+	  HOW_READS,
+	  run_reports,
+	  { USAGE("reports"), "What parties complained of, as `serve` and `push` took it.", NULL,
+	    B(SINCE) | B(JSON), 0, 0 } },
 	{ "list parties",
 	  HOW_READS,
 	  run_list_parties,

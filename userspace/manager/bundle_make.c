@@ -202,11 +202,43 @@ static int start(struct manager *m, const struct bundle_terms *t, enum subject w
 	return 0;
 }
 
+/* A bundle of the gateway was made: `list gateways` shows its serial. */
+static int note_made(struct manager *m, const char *gateway, uint64_t serial)
+{
+	struct registry_query q;
+	int err = manager_begin(m);
+
+	if (err)
+		return err;
+	q = registry_query(&m->registry, "INSERT INTO online (gateway, made_serial) VALUES (?, ?)"
+					 " ON CONFLICT (gateway) DO UPDATE SET"
+					 " made_serial = excluded.made_serial");
+	registry_bind_text(&q, gateway);
+	registry_bind_int(&q, (int64_t)serial);
+	err = manager_fail_registry(m, registry_run(&q));
+	if (!err)
+		err = manager_commit(m);
+	if (err)
+		manager_rollback(m);
+	return err;
+}
+
 static int finish(struct bundle_work *k, int err)
 {
 	manager_rollback(k->m); /* ends the view; there is nothing to take back */
 	work_free(k);
 	return err;
+}
+
+/* The same where the gateway's bundle was made. */
+static int finish_gateway(struct bundle_work *k, uint64_t serial, int err)
+{
+	struct manager *m = k->m;
+	char id[MANAGER_ID_ROOM];
+
+	(void)snprintf(id, sizeof(id), "%s", k->gateway.id); /* an id, so it fits */
+	err = finish(k, err);
+	return err ? err : note_made(m, id, serial);
 }
 
 int bundle_make_gateway(struct manager *m, const struct bundle_terms *t, const char *file)
@@ -220,7 +252,7 @@ int bundle_make_gateway(struct manager *m, const struct bundle_terms *t, const c
 	err = bundle_make_gateway_body(k);
 	if (!err)
 		err = sign_and_write(k, STATEMENT_GATEWAY, serial, k->gateway.id, file);
-	return finish(k, err);
+	return finish_gateway(k, serial, err);
 }
 
 int bundle_make_party(struct manager *m, const struct bundle_terms *t, const char *id,
@@ -356,7 +388,7 @@ int bundle_make_all(struct manager *m, const struct bundle_terms *t, const char 
 		err = sign_and_write(k, STATEMENT_GATEWAY, serial, k->gateway.id, file);
 	if (!err)
 		err = all_parties(k, folder, serial + 1);
-	return finish(k, err);
+	return finish_gateway(k, serial, err);
 }
 
 /* --- checking ------------------------------------------------------------------------------ */

@@ -77,17 +77,10 @@ static int check_directory(struct manager *m)
 	return 0;
 }
 
-static int lock_directory(struct manager *m)
+static int take_lock(struct manager *m, const char *path)
 {
 	const struct timespec poll = { .tv_nsec = LOCK_POLL_MS * 1000000L };
-	char path[FILE_PATH_BYTES_MAX];
-	int err = file_join(m->config.dir, "lock", path);
 
-	if (err)
-		return manager_fail_file(m, err, "open", m->config.dir);
-	m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (m->lock_fd < 0)
-		return manager_fail_file(m, -errno, "open", path);
 	for (int waited = 0; flock(m->lock_fd, LOCK_EX | LOCK_NB); waited += LOCK_POLL_MS) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return manager_fail_file(m, -errno, "lock", path);
@@ -98,6 +91,36 @@ static int lock_directory(struct manager *m)
 		(void)nanosleep(&poll, NULL); /* a signal makes the wait shorter, no more */
 	}
 	return 0;
+}
+
+static int lock_directory(struct manager *m)
+{
+	char path[FILE_PATH_BYTES_MAX];
+	int err = file_join(m->config.dir, "lock", path);
+
+	if (err)
+		return manager_fail_file(m, err, "open", m->config.dir);
+	m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (m->lock_fd < 0)
+		return manager_fail_file(m, -errno, "open", path);
+	return take_lock(m, path);
+}
+
+void manager_pause(struct manager *m)
+{
+	(void)flock(m->lock_fd, LOCK_UN); /* a lock that we hold */
+}
+
+int manager_resume(struct manager *m)
+{
+	struct timespec now;
+	int err = take_lock(m, m->config.dir);
+
+	if (!err && clock_gettime(CLOCK_REALTIME, &now))
+		err = manager_fail(m, -errno, "no clock: %s", strerror(errno));
+	if (!err)
+		m->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return err;
 }
 
 /* --- opening ------------------------------------------------------------------------------- */
@@ -228,6 +251,7 @@ int manager_flush(struct manager *m)
 		return manager_fail(m, -ENOMEM, "out of memory");
 	if (fwrite(m->out_text, 1, m->out_bytes, stdout) != m->out_bytes || fflush(stdout))
 		return manager_fail(m, -EIO, "standard output: %s", strerror(errno));
+	rewind(m->out);
 	return 0;
 }
 

@@ -80,12 +80,19 @@ int manager_start(struct manager *m, const struct manager_config *c, enum manage
 int manager_load_key(struct manager *m, bool *ret_found) must_check;
 void manager_close(struct manager *m);
 
+/*
+ * For a command that lasts: between its transactions others have their turn at DIR/lock. Resuming
+ * waits for ours, and looks at the clock anew; -EBUSY leaves it as it was.
+ */
+void manager_pause(struct manager *m);
+int manager_resume(struct manager *m) must_check;
+
 int manager_begin(struct manager *m) must_check;
 int manager_commit(struct manager *m) must_check;
 void manager_rollback(struct manager *m);
 /* A file (or an empty folder) to be removed again on rollback. */
 int manager_made(struct manager *m, const char *path) must_check;
-/* What the command said, to the real stdout. */
+/* What the command said since, to the real stdout. */
 int manager_flush(struct manager *m) must_check;
 
 /* Opens the token if it is not yet, and makes sure that it is this registry's. */

@@ -22,6 +22,7 @@ static const struct row {
 	const char *name, *argument, *doc;
 	enum kind kind;
 	uint32_t least, most, standard; /* KIND_NUMBER */
+	char letter;			/* the short option, as ssdtf-pub has it */
 } rows[OPTION_COUNT] = {
 	[OPTION_DIR] = { "dir", "DIR",
 			 "state directory ($SSDTF_ADMIN_DIR, else /var/lib/ssdtf-manager)" },
@@ -86,6 +87,16 @@ static const struct row {
 	[OPTION_REASON] = { "reason", "TEXT", "why; it is kept in the audit log" },
 	[OPTION_TABLE] = { "table", "FILE", "a distributor's table of external ids, or a copy" },
 	[OPTION_JSON] = { "json", NULL, "as JSON", KIND_FLAG },
+	[OPTION_PARTY_DIR] = { "party-dir", "FOLDER",
+			       "keys and bundle of the manager's client, as ssdtf-pub has them" },
+	[OPTION_AS] = { "as", "ID", "id of that client (its bundle's)" },
+	[OPTION_HOST] = { "host", "HOST", "the gateway's broker", .letter = 'h' },
+	[OPTION_PORT] = { "port", "PORT", "its port (1883)", KIND_NUMBER, 1, 65535, 1883, 'p' },
+	[OPTION_TIMEOUT] = { "timeout", "S", "give up after so long (120)", KIND_NUMBER, 1, 86400,
+			     120 },
+	[OPTION_PUSH] = { "push", NULL, "bring the gateway a new bundle when something changed",
+			  KIND_FLAG },
+	[OPTION_SINCE] = { "since", "N", "from this number on (1)", KIND_NUMBER, 1, UINT32_MAX, 1 },
 };
 
 _Static_assert(OPTION_COUNT <= 64, "options.given has a bit for each");
@@ -151,6 +162,21 @@ static void take(struct options *o, enum option_name which, char *arg, struct ar
 	}
 }
 
+static int key_of(int which)
+{
+	return rows[which].letter ? rows[which].letter : KEY_FIRST + which;
+}
+
+/* Of argp's key; OPTION_COUNT: none of ours. */
+static int option_of(int key)
+{
+	int i = 0;
+
+	while (i < OPTION_COUNT && key_of(i) != key)
+		i++;
+	return i;
+}
+
 /* The options of mask as argp wants them, ended by an empty one. */
 static void fill(struct argp_option out[OPTION_COUNT + 1], uint64_t mask)
 {
@@ -160,7 +186,7 @@ static void fill(struct argp_option out[OPTION_COUNT + 1], uint64_t mask)
 		if (mask & OPTION_BIT(i))
 			out[n++] =
 				(struct argp_option){ .name = rows[i].name,
-						      .key = KEY_FIRST + i,
+						      .key = key_of(i),
 						      .arg = rows[i].argument,
 						      .doc = rows[i].doc,
 						      .group = !!(OPTION_BIT(i) & OPTION_GLOBAL) };
@@ -180,8 +206,8 @@ static error_t parse_global(int key, char *arg, struct argp_state *state)
 {
 	struct parse *p = state->input;
 
-	if (key >= KEY_FIRST && key < KEY_FIRST + OPTION_COUNT) {
-		take(p->o, (enum option_name)(key - KEY_FIRST), arg, state);
+	if (option_of(key) < OPTION_COUNT) {
+		take(p->o, (enum option_name)option_of(key), arg, state);
 		return 0;
 	}
 	if (key != ARGP_KEY_ARG)
@@ -239,8 +265,8 @@ static error_t parse_command(int key, char *arg, struct argp_state *state)
 {
 	struct parse *p = state->input;
 
-	if (key >= KEY_FIRST && key < KEY_FIRST + OPTION_COUNT) {
-		take(p->o, (enum option_name)(key - KEY_FIRST), arg, state);
+	if (option_of(key) < OPTION_COUNT) {
+		take(p->o, (enum option_name)option_of(key), arg, state);
 		return 0;
 	}
 	switch (key) {

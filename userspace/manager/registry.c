@@ -192,12 +192,38 @@ static const char schema_2_sql[] =
 	"  CHECK ((state = 'claimed') = (signing IS NOT NULL))"
 	") STRICT, WITHOUT ROWID;";
 
+/* Version 3: what `push` and `serve` write down. */
+static const char schema_3_sql[] =
+	"CREATE TABLE online ("
+	"  gateway TEXT PRIMARY KEY REFERENCES gateway ON DELETE CASCADE,"
+	"  made_serial INTEGER NOT NULL DEFAULT 0,"    /* of the last bundle made for it */
+	"  applied_serial INTEGER NOT NULL DEFAULT 0," /* and of that which it said it applied */
+	"  applied_ms INTEGER NOT NULL DEFAULT 0"
+	") STRICT, WITHOUT ROWID;"
+	/* evidence: what the reporter signed, but for its id. No reference to a party: reports
+	 * outlive it. */
+	"CREATE TABLE report ("
+	"  n INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  at_ms INTEGER NOT NULL,"
+	"  gateway TEXT NOT NULL,"
+	"  reporter TEXT NOT NULL,"
+	"  nack INTEGER NOT NULL CHECK (nack IN (0, 1)),"
+	"  reason INTEGER NOT NULL,"
+	"  about TEXT NOT NULL,"
+	"  counter INTEGER NOT NULL,"
+	"  text BLOB NOT NULL,"
+	"  proven INTEGER NOT NULL CHECK (proven IN (0, 1)),"
+	"  evidence BLOB NOT NULL,"
+	"  digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32)"
+	") STRICT;";
+
 /* What leads from each version to the next, from an empty file on. */
 static const struct {
 	const char *sql, *version;
 } steps[] = {
 	{ schema_1_sql, "PRAGMA application_id = " APPLICATION_ID "; PRAGMA user_version = 1;" },
 	{ schema_2_sql, "PRAGMA user_version = 2;" },
+	{ schema_3_sql, "PRAGMA user_version = 3;" },
 };
 
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(steps))
