@@ -28,6 +28,9 @@
 #include "userspace/core/workers.h"
 
 #define PATH_BYTES 512
+#define TEXT(n)	   #n
+#define TEXT_OF(n) TEXT(n)
+#define OURS	   "PRAGMA user_version = " TEXT_OF(STORE_SCHEMA_VERSION)
 
 /* Sleeps as the loop does: announces it, looks once more, waits. */
 static void sleep_until_ready(struct wake *wake, bool (*ready)(void *), void *arg)
@@ -632,15 +635,50 @@ TEST_F(store, refuses_another_schema_and_another_program)
 	reopen(self);
 	store_close(self->s);
 	self->s = NULL;
-	tamper(self->file, "PRAGMA user_version = 3");
-	expect_refusal(self, -EPROTO, "schema version 3; this program reads up to version 2");
-	tamper(self->file, "PRAGMA user_version = 2; PRAGMA application_id = 1");
+	tamper(self->file, "PRAGMA user_version = 99");
+	expect_refusal(self, -EPROTO, "schema version 99; this program reads version ");
+	tamper(self->file, "PRAGMA user_version = 1; PRAGMA application_id = 1");
 	expect_refusal(self, -EPROTO, "not this program's");
-	tamper(self->file, "PRAGMA application_id = 1397965908; DELETE FROM gateway");
+	tamper(self->file, "PRAGMA application_id = 1397965908; DELETE FROM gateway;" OURS);
 	expect_refusal(self, -EUCLEAN, "without its gateway row");
 	tamper(self->file, "INSERT INTO gateway VALUES (1, 4)");
 	reopen(self);
 	ASSERT_EQ(store_bundle_serial(self->s), 4);
+}
+
+/* What version 1 made, with what it knew. */
+static const char version_1_sql[] =
+	"CREATE TABLE replay (id TEXT PRIMARY KEY, highest INTEGER NOT NULL,"
+	" below0 INTEGER NOT NULL, below1 INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE context (key_id INTEGER NOT NULL, enc_hash INTEGER NOT NULL,"
+	" seen_ms INTEGER NOT NULL, PRIMARY KEY (key_id, enc_hash)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX context_seen ON context (seen_ms);"
+	"CREATE TABLE revoked (key_id INTEGER PRIMARY KEY, revoked_at_ms INTEGER NOT NULL,"
+	" retire_before_ms INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE gateway (one INTEGER PRIMARY KEY CHECK (one = 1),"
+	" bundle_serial INTEGER NOT NULL) STRICT;"
+	"INSERT INTO gateway VALUES (1, 44);"
+	"INSERT INTO replay VALUES ('dev1', 7, 1, 2);"
+	"PRAGMA application_id = 1397965908;"
+	"PRAGMA user_version = 1;";
+
+TEST_F(store, brings_an_earlier_version_up_to_date)
+{
+	struct broker_commit c = commit_of(1, 9);
+	struct loaded l;
+
+	ASSERT_EQ(mkdir(self->dir, 0700), 0);
+	tamper(self->file, version_1_sql);
+	reopen(self);
+	ASSERT_EQ(store_bundle_serial(self->s), 44);
+	l = load(self->s);
+	ASSERT_STREQ(l.last_id, "dev1");
+	ASSERT_EQ(l.last_replay.highest, 7);
+	ASSERT_EQ(l.last_seen_ms, 0);
+	start(self);
+	ASSERT_EQ(commit(self->s, &self->wake, &c, NULL, 0), 0);
+	reopen(self);
+	ASSERT_EQ(load(self->s).n_replay, 2);
 }
 
 TEST_F(store, refuses_what_is_no_database)

@@ -18,7 +18,6 @@
 #define PATH_BYTES_MAX 4096
 #define WAL_BYTES_MAX  "16777216"
 #define LOCK_FILE      "lock"
-#define DATABASE_FILE  "broker.db"
 
 /* Numbers above 2^63 are kept as SQLite's negative ones: bit patterns, not values. */
 static const char *const statement_sql[STMTS] = {
@@ -90,7 +89,7 @@ int store_failed_sqlite(const struct store *s, const char *dir)
 {
 	int code = s->db ? sqlite3_errcode(s->db) : SQLITE_NOMEM;
 
-	snprintf(open_error, sizeof(open_error), "%s/" DATABASE_FILE ": %s", dir,
+	snprintf(open_error, sizeof(open_error), "%s/" STORE_DATABASE_FILE ": %s", dir,
 		 s->db ? sqlite3_errmsg(s->db) : "no memory");
 	return store_error_of(code) ? store_error_of(code) : -EIO;
 }
@@ -160,7 +159,7 @@ static int open_database(struct store *s, const char *dir)
 	 */
 	if (!real)
 		return failed_errno(dir, "cannot be resolved");
-	code = snprintf(path, sizeof(path), "%s/" DATABASE_FILE, real);
+	code = snprintf(path, sizeof(path), "%s/" STORE_DATABASE_FILE, real);
 	free(real);
 	if ((size_t)code >= sizeof(path))
 		return store_failed(-ENAMETOOLONG, dir, "is too long a name");
@@ -305,8 +304,10 @@ int store_load(struct store *s, const struct store_sink *sink)
 		err = store_each(s, "SELECT key_id, enc_hash, seen_ms FROM context", load_context,
 				 sink);
 	if (!err)
-		err = store_each(s, "SELECT id, highest, below0, below1, seen_ms FROM replay ORDER BY seen_ms", load_replay,
-				 sink);
+		err = store_each(s,
+				 "SELECT id, highest, below0, below1, seen_ms FROM replay "
+				 "ORDER BY seen_ms",
+				 load_replay, sink);
 	return err;
 }
 

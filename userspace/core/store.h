@@ -19,7 +19,7 @@
 
 #include "userspace/base/compiler.h"
 
-#define STORE_SCHEMA_VERSION 2
+#define STORE_SCHEMA_VERSION 3
 #define STORE_ERROR_BYTES    256
 /* Contexts seen longer ago are forgotten: the hour before a revocation, and the hour after it for
  * which they stay retired (PROTOCOL 2). */
@@ -29,11 +29,11 @@
 
 struct broker_commit;
 struct broker_commit_context;
+struct broker_commit_replay;
 struct broker_commit_delivery;
 struct broker_commit_incoming;
 struct broker_commit_message;
 struct broker_commit_release;
-struct broker_commit_replay;
 struct broker_commit_retained;
 struct broker_commit_revoked;
 struct broker_commit_session;
@@ -58,8 +58,9 @@ struct store_sink {
 };
 
 /*
- * Makes DIR and the database where they are missing. -EBUSY: another process uses DIR; -EPERM: DIR
- * is open to others; -EPROTO: another program's database or a later schema version; -EUCLEAN: it is
+ * Makes DIR and the database where they are missing, and brings one of an earlier version of this
+ * program up to date. -EBUSY: another process uses DIR; -EPERM: DIR
+ * is open to others; -EPROTO: another program's database or another schema version; -EUCLEAN: it is
  * damaged; else -errno. store_open_error() has the sentence.
  */
 int store_open(const char *dir, struct store **ret_s) must_check;

@@ -13,6 +13,8 @@
 #include "userspace/base/bytes.h"
 #include "userspace/core/store.h"
 
+#define STORE_DATABASE_FILE "broker.db"
+
 enum statement {
 	STMT_BEGIN,
 	STMT_COMMIT,
