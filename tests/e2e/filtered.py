@@ -230,15 +230,15 @@ class Listener:
     def device(self, party_id, flags=0):
         key = os.urandom(16)
         self.pins.devices.put(party_id.encode().ljust(64, b"\0"),
-                              key + struct.pack("=QQII", 0, 0, flags, 0))
+                              key + bytes(24) + struct.pack("=QQII", 0, 0, flags, 0))
         return Token(party_id, key)
 
     def time_passes(self, token, ns):
         """For the device's rate."""
         key = token.id.encode().ljust(64, b"\0")
         value = self.pins.devices.get(key)
-        tats = [max(0, tat - ns) for tat in struct.unpack_from("=QQ", value, 16)]
-        self.pins.devices.put(key, value[:16] + struct.pack("=QQ", *tats) + value[32:])
+        tats = [max(0, tat - ns) for tat in struct.unpack_from("=QQ", value, 40)]
+        self.pins.devices.put(key, value[:40] + struct.pack("=QQ", *tats) + value[56:])
 
     def client(self, data=None, source=None, target=None):
         s = netns.client(target or self.address, source)
