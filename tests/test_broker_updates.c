@@ -90,6 +90,15 @@ static bool next_is(struct fake_client *c, uint64_t serial)
 	return client_got_updates(c, serials, &n) && n == 1 && serials[0] == serial;
 }
 
+static bool got_both(struct fake_client *c, uint64_t first, uint64_t second)
+{
+	uint64_t serials[SERIALS_MAX];
+	unsigned n = SERIALS_MAX;
+
+	return client_got_updates(c, serials, &n) && n == 2 && serials[0] == first &&
+	       serials[1] == second;
+}
+
 #define GOT(c, ...) got((c), (const uint64_t[]){ __VA_ARGS__, 0 })
 
 /* --- whom they concern ------------------------------------------------------------------------ */
@@ -280,6 +289,45 @@ TEST_F(up, deliveries_go_on)
 	fake_pass(self->fake, 1000);
 	ASSERT_TRUE(next_is(&self->rx1, serial));
 	ASSERT_TRUE(got_by(&self->rx1, "2", self->world->rx1_temp));
+}
+
+/* So many wait for the token that no update may join them: deliveries need not wait for that, but
+ * for a grant. */
+TEST_F(up, while_the_token_is_crowded)
+{
+	struct broker_config config;
+	struct world_grant *g;
+	struct fake_sealed s;
+	uint64_t serial;
+
+	fake_config(false, &config);
+	config.limits.errors_per_second = 1000000;
+	finish(self);
+	start(self, &config);
+	for (unsigned i = 0; i < 2; i++) {
+		struct fake_client *rx = i ? &self->rx1 : &self->rx2;
+
+		ASSERT_EQ(client_subscribe(rx, TOPIC, 0), 0);
+		ask(self, rx, self->world->update_serial);
+	}
+	self->fake->hold_sign = true;
+	for (unsigned i = 0; i < 600; i++) {
+		client_seal(&self->cam1, self->world->cam, TOPIC, "x", 0, false, &s);
+		client_send_publish(&self->cam1, &s.publish);
+		fake_settle(self->fake);
+	}
+	g = new_grant(self);
+	(void)world_state_grant(self->world, g);
+	serial = world_state_broker(self->world);
+	world_apply(self->world);
+	send(self, "21.5");
+	fake_settle(self->fake);
+	self->fake->hold_sign = false;
+	fake_settle(self->fake);
+	ASSERT_TRUE(got_by(&self->rx2, "21.5", self->world->rx2_temp));
+	ASSERT_TRUE(next_is(&self->rx2, serial));
+	ASSERT_TRUE(got_both(&self->rx1, serial - 1, serial));
+	ASSERT_TRUE(got_by(&self->rx1, "21.5", g));
 }
 
 /* --- many ------------------------------------------------------------------------------------- */

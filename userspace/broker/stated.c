@@ -154,7 +154,9 @@ static unsigned first_after(const struct stated *s, uint64_t after)
 	return lo;
 }
 
-void stated_mark(struct stated *s, enum statement_kind kind, struct bytes whom, uint64_t after)
+/* The first concern of this kind and for `whom` with a serial above `after`, if it is one. */
+static unsigned find(const struct stated *s, enum statement_kind kind, struct bytes whom,
+		     uint64_t after)
 {
 	const struct stated_concern from = { kind, whom, first_after(s, after) };
 	unsigned lo = 0, hi = s->n_concerns;
@@ -167,13 +169,27 @@ void stated_mark(struct stated *s, enum statement_kind kind, struct bytes whom, 
 		else
 			hi = mid;
 	}
-	for (; lo < s->n_concerns; lo++) {
-		const struct stated_concern *c = &s->concerns[lo];
+	return lo;
+}
 
-		if (c->kind != kind || !bytes_equal(c->whom, whom))
-			return;
-		s->marks[c->update / WORD_BITS] |= UINT64_C(1) << c->update % WORD_BITS;
+static bool is_for(const struct stated *s, unsigned at, enum statement_kind kind, struct bytes whom)
+{
+	return at < s->n_concerns && s->concerns[at].kind == kind &&
+	       bytes_equal(s->concerns[at].whom, whom);
+}
+
+void stated_mark(struct stated *s, enum statement_kind kind, struct bytes whom, uint64_t after)
+{
+	for (unsigned i = find(s, kind, whom, after); is_for(s, i, kind, whom); i++) {
+		uint32_t update = s->concerns[i].update;
+
+		s->marks[update / WORD_BITS] |= UINT64_C(1) << update % WORD_BITS;
 	}
+}
+
+bool stated_any(const struct stated *s, enum statement_kind kind, struct bytes whom, uint64_t after)
+{
+	return is_for(s, find(s, kind, whom, after), kind, whom);
 }
 
 const struct stated_update *stated_next(const struct stated *s, unsigned *at)

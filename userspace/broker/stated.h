@@ -42,6 +42,9 @@ void stated_deinit(struct stated *s);
 uint64_t stated_last(const struct stated *s);
 /* Marks those of this kind and for `whom` (empty: all) with a serial above `after`. */
 void stated_mark(struct stated *s, enum statement_kind kind, struct bytes whom, uint64_t after);
+/* Is there one of this kind for `whom` with a serial above `after`? */
+bool stated_any(const struct stated *s, enum statement_kind kind, struct bytes whom,
+		uint64_t after);
 /* The first that is marked, from update *at on, and moves *at behind it. NULL: none any more. */
 const struct stated_update *stated_next(const struct stated *s, unsigned *at);
 void stated_clear(struct stated *s);

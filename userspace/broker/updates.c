@@ -28,12 +28,18 @@ static void get_ready(struct broker *b, struct broker_conn *c)
 		list_add_tail(&b->updates.ready, &of(c)->ready);
 }
 
-/* It has all that there is, or will: deliveries go on. */
-static void told(struct broker *b, struct broker_conn *c)
+/* It has all that there is, or will. */
+static void told(struct broker_conn *c)
 {
 	of(c)->pending = false;
 	list_del(&of(c)->ready);
-	session_mark_dirty(b, c->session);
+}
+
+/* Is there a grant that it was not sent? */
+static bool owes_grants(const struct broker *b, const struct broker_conn *c)
+{
+	return stated_any(&b->directory->stated, STATEMENT_GRANT, conn_id(c),
+			  c->secure->updates.had);
 }
 
 /* The connection has it; what comes behind it may go. */
@@ -115,7 +121,8 @@ static bool serve(struct broker *b, struct broker_conn *c)
 	}
 	of(c)->had = had;
 	if (!more)
-		told(b, c);
+		told(c);
+	session_mark_dirty(b, c->session); /* what waited for that */
 	return true;
 }
 
@@ -138,9 +145,11 @@ bool updates_ask(struct broker *b, struct broker_conn *c, struct bytes body)
 	of(c)->had = had;
 	if (stated_last(&b->directory->stated) > had) {
 		begin(b, c);
-		deliveries_restart(b, c->session); /* behind what it will be told */
-	} else if (of(c)->pending) {
-		told(b, c);
+		if (owes_grants(b, c))
+			deliveries_restart(b, c->session); /* behind what it will be told */
+	} else {
+		told(c);
+		session_mark_dirty(b, c->session);
 	}
 	return true;
 }
@@ -162,7 +171,7 @@ bool updates_told(struct broker *b, struct broker_conn *c)
 {
 	if (of(c)->pending && !of(c)->out && !crowded(b) && !serve(b, c))
 		b->starved = true;
-	return !of(c)->pending;
+	return !of(c)->pending || !owes_grants(b, c);
 }
 
 void updates_room(struct broker *b, struct broker_conn *c)

@@ -2,8 +2,8 @@
 /*
  * What the manager stated anew, to those who asked for it ($SSDTF/update, PROTOCOL 13). A session
  * says up to which serial it has everything; it is sent what concerns it above that, now and after
- * each newer bundle, one message at a time. Until the last of them is with the signer no delivery
- * sets out for it, so that none comes by a grant that it has yet to be told of.
+ * each newer bundle, one message at a time. While there are grants among them no delivery sets out
+ * for it, until the last one is with the signer: so none comes by a grant that it does not know.
  */
 #ifndef SSDTF_BROKER_UPDATES_H
 #define SSDTF_BROKER_UPDATES_H
@@ -41,7 +41,7 @@ void updates_init(struct updates *u);
 bool updates_ask(struct broker *b, struct broker_conn *c, struct bytes body);
 /* Another bundle is in force. */
 void updates_bundle(struct broker *b);
-/* May deliveries set out for it? What it still is to be sent is sent now, if that can be. */
+/* May deliveries set out for it? What it still is to be sent goes before them, if it can. */
 bool updates_told(struct broker *b, struct broker_conn *c);
 /* There is room on its connection again. */
 void updates_room(struct broker *b, struct broker_conn *c);
