@@ -3,6 +3,7 @@
  * QoS 2 through the engine (MQTT 3.1.1 4.3.3, 4.4, 4.6): each way, plain and sealed, with the
  * connection lost behind each packet, and a random walk whose model counts to one.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -1237,7 +1238,8 @@ TEST_F(sealed, received_while_it_is_converted_again)
 /*
  * Plain senders and receivers whose sessions are kept hang up at any moment, with whatever was on
  * its way lost, and send again what 4.4 says. Each receiver then has each message once, and those
- * of a sender in their order, without a gap.
+ * of a sender in their order, without a gap. So it is where the broker keeps sessions in storage
+ * and crashes at any moment, with commits under way, done and not told, or failed.
  */
 #define PARTIES	    2 /* of each kind */
 #define UNDONE_MAX  8
@@ -1272,7 +1274,7 @@ struct walk {
 	struct fake_broker *fake;
 	struct walk_sender senders[PARTIES];
 	struct walk_receiver receivers[PARTIES];
-	unsigned again, hang_ups;
+	unsigned again, hang_ups, crashes;
 };
 
 static bool is_up(const struct fake_client *c)
@@ -1458,7 +1460,30 @@ static void receiver_acts(struct walk *w, struct walk_receiver *r)
 	}
 }
 
-static void walk_init(struct walk *w)
+/* What was sent before it may still arrive. */
+static void crash(struct walk *w)
+{
+	w->crashes++;
+	w->fake->late_crash = pick(2);
+	fake_restart(w->fake);
+	for (unsigned i = 0; i < PARTIES; i++) {
+		while (pick(3) && sender_reads(&w->senders[i]))
+			;
+		while (pick(3) && receiver_reads(&w->receivers[i]))
+			;
+	}
+}
+
+static void storage_acts(struct walk *w)
+{
+	w->fake->mono_ms += pick(50);
+	w->fake->commit_error = pick(8) ? 0 : -EIO;
+	(void)fake_run_commit(w->fake); /* perhaps there is none */
+	if (pick(60) == 0)
+		crash(w);
+}
+
+static void walk_init(struct walk *w, bool durable)
 {
 	static const char *const ids[2][PARTIES] = { { "s0", "s1" }, { "r0", "r1" } };
 	struct broker_config config;
@@ -1467,14 +1492,16 @@ static void walk_init(struct walk *w)
 	config.limits.inflight_max = 6;
 	config.limits.output_bytes_soft = 60;
 	config.limits.queue_messages_max = 1000000;
+	config.durable = durable;
 	w->fake = fake_new_with(&config);
 	for (unsigned i = 0; i < PARTIES; i++) {
 		client_init(&w->senders[i].client, w->fake, ids[0][i]);
-		w->senders[i].client.clean = false;
+		ASSERT_TRUE(client_up_persistent(&w->senders[i].client));
 		client_init(&w->receivers[i].client, w->fake, ids[1][i]);
 		ASSERT_TRUE(client_up_persistent(&w->receivers[i].client));
 		ASSERT_EQ(client_subscribe(&w->receivers[i].client, "t", 2), 2);
 	}
+	fake_pass(w->fake, 1000);
 }
 
 /* Everybody is there, until nothing more is owed to anybody. */
@@ -1482,6 +1509,8 @@ static void come_to_rest(struct walk *w)
 {
 	bool some = true;
 
+	w->fake->commit_error = 0;
+	fake_pass(w->fake, 2000); /* the storage's retry */
 	for (unsigned i = 0; i < PARTIES; i++) {
 		if (!is_up(&w->senders[i].client))
 			sender_connects(w, i);
@@ -1502,14 +1531,14 @@ static void come_to_rest(struct walk *w)
 	}
 }
 
-TEST_TIMEOUT(random_walk, 120)
+static void random_walk(bool durable)
 {
 	struct walk *w = calloc(1, sizeof(*w));
 	unsigned total = 0;
 
 	if (!w)
 		abort();
-	walk_init(w);
+	walk_init(w, durable);
 	for (unsigned i = 0; i < harness_rounds(WALK_STEPS); i++) {
 		if (pick(2))
 			sender_acts(w, pick(PARTIES));
@@ -1517,6 +1546,8 @@ TEST_TIMEOUT(random_walk, 120)
 			receiver_acts(w, &w->receivers[pick(PARTIES)]);
 		if (pick(3) == 0)
 			fake_turn(w->fake);
+		if (durable && pick(3) == 0)
+			storage_acts(w);
 		if (pick(10) == 0)
 			fake_check(w->fake);
 	}
@@ -1528,10 +1559,29 @@ TEST_TIMEOUT(random_walk, 120)
 			ASSERT_EQ(w->receivers[j].next[i], w->senders[i].n);
 	}
 	ASSERT_EQ(fake_stats(w->fake).queued, 0);
-	ASSERT_EQ(fake_stats(w->fake).accepted, total);
-	harness_note("%u messages, %u sent again, %u known already; %u hang-ups", total, w->again,
-		     (unsigned)fake_stats(w->fake).replayed, w->hang_ups);
-	ASSERT_GT(fake_stats(w->fake).replayed, 0);
+	if (!durable)
+		ASSERT_EQ(fake_stats(w->fake).accepted, total);
+	harness_note(
+		"%u messages, %u sent again, %u known already; %u hang-ups, %u crashes; %u rows",
+		total, w->again, (unsigned)fake_stats(w->fake).replayed, w->hang_ups, w->crashes,
+		w->fake->store.durable.written);
+	ASSERT_TRUE(durable || fake_stats(w->fake).replayed > 0);
+	fake_pass(w->fake, 1000); /* what could wait */
+	ASSERT_EQ(w->fake->store.durable.rows.n_deliveries +
+			  w->fake->store.durable.rows.n_releases +
+			  w->fake->store.durable.rows.n_incoming,
+		  0);
+	ASSERT_LE(w->fake->store.durable.rows.n_messages, 1); /* the one that is retained */
 	fake_free(w->fake);
 	free(w);
+}
+
+TEST_TIMEOUT(random_walk, 120)
+{
+	random_walk(false);
+}
+
+TEST_TIMEOUT(random_walk_with_crashes, 120)
+{
+	random_walk(true);
 }
