@@ -485,6 +485,21 @@ void party_open(struct party *p, const struct party_config *config, struct ssdtf
 	memcpy(p->id, id.p, id.n);
 }
 
+void party_open_claim(struct party *p, const char *dir, const struct ssdtf_config *config,
+		      struct ssdtf_time now)
+{
+	struct bytes id = config->identity->id;
+	int ret;
+
+	memset(p, 0, sizeof(*p));
+	p->path = dir;
+	lock_dir(p);
+	ret = ssdtf_init(&p->client, config, now);
+	if (ret)
+		exit_with(EX_SOFTWARE, "the claim's keys: %s", strerror(-ret));
+	memcpy(p->id, id.p, id.n);
+}
+
 /* Bundles hold K_adm. */
 static void bundle_free(uint8_t *bundle, size_t n)
 {

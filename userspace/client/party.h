@@ -52,6 +52,10 @@ struct party {
 };
 
 void party_open(struct party *p, const struct party_config *config, struct ssdtf_time now);
+/* For who has no bundle yet, and is known by a claim code: the directory is locked, and nothing of
+ * it read. id's views stay in place until party_close(). */
+void party_open_claim(struct party *p, const char *dir, const struct ssdtf_config *config,
+		      struct ssdtf_time now);
 void party_close(struct party *p);
 
 /*

@@ -106,7 +106,6 @@ int ssdtf_unpad(struct bytes *v) must_check;
 #define SSDTF_TOPIC_NACK   "$SSDTF/nack"
 #define SSDTF_TOPIC_REPORT "$SSDTF/report"
 #define SSDTF_TOPIC_UPDATE "$SSDTF/update"
-#define SSDTF_TOPIC_CLAIM  CLAIM_TOPIC
 
 /* PROTOCOL 7's reasons. */
 enum ssdtf_reason {

@@ -22,7 +22,7 @@ int ssdtf_claim(struct ssdtf_client *c, const struct p256_private *signing,
 	if (ret)
 		return ret;
 	claim_request_write(&q, &w);
-	return ssdtf_send_counted(c, SSDTF_TOPIC_CLAIM, &w, body);
+	return ssdtf_send_counted(c, CLAIM_TOPIC, &w, body);
 }
 
 int ssdtf_take_claim(struct ssdtf_client *c, const struct ssdtf_packet *p,

@@ -275,7 +275,7 @@ int ssdtf_on_message(struct ssdtf_client *c, const struct ssdtf_packet *packet,
 		ret = ssdtf_take_report(c, packet, now, ret_event);
 	else if (bytes_equal(packet->topic, bytes_str(SSDTF_TOPIC_UPDATE)))
 		ret = ssdtf_take_update(c, packet, now, ret_event);
-	else if (bytes_equal(packet->topic, bytes_str(SSDTF_TOPIC_CLAIM)))
+	else if (bytes_equal(packet->topic, bytes_str(CLAIM_TOPIC)))
 		ret = ssdtf_take_claim(c, packet, ret_event);
 	else if (ssdtf_begins(packet->topic, SSDTF_TOPIC_PREFIX))
 		ssdtf_event_init(ret_event, SSDTF_IGNORED, "a $SSDTF topic that is not for us");
