@@ -210,7 +210,7 @@ struct ssdtf_config {
 	uint64_t serial_min;		       /* a bundle below this serial is refused */
 	/*
 	 * Memory for the manager's later statements (PROTOCOL 13), whole and one behind the other:
-	 * 96 bytes and the record each, some 330 for a scope or a party, 450 for a grant. The first
+	 * 96 bytes and the record each, some 230 for a scope or a party, 380 for a grant. The first
 	 * statements_n bytes are those that statement_store() was given before. What is superseded
 	 * makes room for what comes; what finds none is not taken. NULL: takes no updates.
 	 */

@@ -70,16 +70,12 @@ static struct ssdtf_key *key_slot(struct ssdtf_client *c)
 static int certified(const struct ssdtf_client *c, struct bytes id, struct record_party *ret_p)
 {
 	struct bytes_reader r = c->bundle.origins;
-	struct record_party p;
 	struct bytes body;
 	int ret;
 
 	if (ssdtf_statement_of_party(c, id, &body)) {
-		ret = record_party_decode(body, &p);
-		if (ret || !p.roles)
-			return ret ? ret : -ENOENT;
-		*ret_p = p;
-		return 0;
+		ret = record_party_decode(body, ret_p);
+		return !ret && !ret_p->roles ? -ENOENT : ret;
 	}
 
 	for (unsigned i = 0; i < c->bundle.n_origins; i++) {
