@@ -10,6 +10,7 @@ packages=(
 	# build: as tools/deps has it, for the cross compiler
 	libc6-dev linux-libc-dev libgcc-12-dev libssl-dev libp11-kit-dev liburing-dev libsqlite3-dev
 	libmosquitto-dev libconfuse-dev libjansson-dev uthash-dev libbpf-dev
+	libqrencode-dev
 	# a few tests compile a page of C themselves
 	gcc pkgconf-bin
 	# run
