@@ -20,6 +20,7 @@
 #include "userspace/manager/csv.h"
 #include "userspace/manager/keyfile.h"
 #include "userspace/manager/labels.h"
+#include "userspace/manager/update.h"
 
 #define COMPLAINT_BYTES 1024
 
@@ -382,7 +383,19 @@ static int store_party(struct bulk *b, const struct line *l, const struct party 
 	return 0;
 }
 
-static int allow(struct bulk *b, const struct line *l, bool *ret_changed)
+/* The device learns what to seal to, others whose proofs to take. Of a device that has to claim yet
+ * there are none: they learn the key that it claims with. */
+static int tell_allowed(struct bulk *b, const struct line *l, const struct party *p,
+			const char *scope)
+{
+	int err = p->bundle_serial ? update_scope(b->m, scope) : 0;
+
+	if (!err && !(p->flags & RECORD_PARTY_CLAIM))
+		err = update_party(b->m, l->id);
+	return err ? err : manager_note(b->m, "allow", l->id, scope);
+}
+
+static int allow(struct bulk *b, const struct line *l, const struct party *p, bool *ret_changed)
 {
 	int err = 0;
 
@@ -394,7 +407,7 @@ static int allow(struct bulk *b, const struct line *l, bool *ret_changed)
 		if (registry_changes(&b->m->registry) == 0)
 			continue;
 		*ret_changed = true;
-		err = manager_note(b->m, "allow", l->id, l->scopes[i]);
+		err = tell_allowed(b, l, p, l->scopes[i]);
 	}
 	if (!err && *ret_changed && is_there(b, ALLOWED, l->id) &&
 	    registry_int(&b->q[ALLOWED], 0) > RECORD_SCOPES_MAX)
@@ -427,7 +440,7 @@ static int do_line(struct bulk *b, const struct line *l)
 	}
 	secret_wipe(p.k_adm, sizeof(p.k_adm));
 	if (!err)
-		err = allow(b, l, &changed);
+		err = allow(b, l, &p, &changed);
 	if (!l->is_enrolled)
 		b->enrolled++;
 	else if (changed)
