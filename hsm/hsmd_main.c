@@ -39,18 +39,22 @@ enum option_key {
 	OPT_SOCKET_DIR = 's',
 	OPT_WORKERS = 'w',
 	OPT_PUBLIC = 'o',
+	OPT_DRY_RUN = 'n',
 	OPT_LOCK_FILE = 256,
 	OPT_KEYS_MAX,
 	OPT_SESSION_KEYS_MAX,
 	OPT_RECYCLE_AFTER,
 	OPT_UID,
 	OPT_INDEX,
+	OPT_NEXT,
+	OPT_PROMOTE,
 };
 
 struct options {
 	struct token_config token;
 	const char *socket_dir;
-	const char *public_file;
+	struct keygen_config keygen;
+	bool next, promote;
 	unsigned workers; /* 0: one a core */
 	unsigned index;
 	uint32_t keys_max;
@@ -91,6 +95,16 @@ static const struct argp_option worker_options[] = {
 static const struct argp_option keygen_options[] = {
 	TOKEN_OPTIONS,
 	{ "public", OPT_PUBLIC, "FILE", 0, "gets the public keys, as PEM", 0 },
+	{ "next", OPT_NEXT, "signing|unwrap", 0,
+	  "make the key that is to follow this one (both: give it twice); FILE gets it in the "
+	  "other's place. A running hsmd finds it at the next question",
+	  1 },
+	{ "promote", OPT_PROMOTE, "signing|unwrap", 0,
+	  "destroy this key, so that the next one takes its place: when the gateway's bundle "
+	  "names that and no longer the old one. hsmd must be stopped (--socket-dir)",
+	  1 },
+	{ "dry-run", OPT_DRY_RUN, NULL, 0, "say what would be done, and do nothing", 1 },
+	SOCKET_DIR_OPTION,
 	{ 0 },
 };
 static const struct argp_option status_options[] = { SOCKET_DIR_OPTION, { 0 } };
@@ -122,6 +136,17 @@ static uid_t user(struct argp_state *state, const char *arg)
 	return (uid_t)number(state, "uid", arg, 0, UINT32_MAX - 1);
 }
 
+static void choose_role(struct argp_state *state, const char *name, const char *arg,
+			struct keygen_config *c)
+{
+	if (!strcmp(arg, "signing"))
+		c->roles[KEYGEN_SIGNING] = true;
+	else if (!strcmp(arg, "unwrap"))
+		c->roles[KEYGEN_UNWRAP] = true;
+	else
+		argp_error(state, "--%s: signing or unwrap, not \"%s\"", name, arg);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
@@ -146,7 +171,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->workers = (unsigned)number(state, "workers", arg, 1, HSM_WORKERS_MAX);
 		return 0;
 	case OPT_PUBLIC:
-		o->public_file = arg;
+		o->keygen.public_file = arg;
+		return 0;
+	case OPT_NEXT:
+		o->next = true;
+		choose_role(state, "next", arg, &o->keygen);
+		return 0;
+	case OPT_PROMOTE:
+		o->promote = true;
+		choose_role(state, "promote", arg, &o->keygen);
+		return 0;
+	case OPT_DRY_RUN:
+		o->keygen.dry_run = true;
 		return 0;
 	case OPT_KEYS_MAX:
 		o->keys_max = (uint32_t)number(state, "keys-max", arg, 1, KEYS_BLOBS_MAX);
@@ -258,10 +294,19 @@ static int worker(struct options *o)
 
 static int keygen(struct options *o)
 {
-	if (!o->public_file)
+	if (o->next && o->promote)
+		exit_with(EX_USAGE,
+			  "--next and --promote are two steps, with the manager's between");
+	if (!o->keygen.public_file && !o->promote)
 		exit_with(EX_USAGE, "where do the public keys go? Give --public FILE");
+	if (o->promote)
+		need_socket_dir(o);
 	need_token(o);
-	return keygen_run(&o->token, o->public_file);
+	o->keygen.token = o->token;
+	o->keygen.socket_dir = o->socket_dir;
+	if (o->promote)
+		return keygen_promote(&o->keygen);
+	return o->next ? keygen_next(&o->keygen) : keygen_run(&o->keygen);
 }
 
 static int usage(FILE *to, int status)
@@ -269,7 +314,8 @@ static int usage(FILE *to, int status)
 	fputs("Usage: ssdtf-hsmd run|keygen|status [OPTION...]\n"
 	      "Keeps a gateway's keys in a PKCS#11 token and works with them for ssdtf-broker.\n\n"
 	      "  run      start the workers (--token, --pin-file, --socket-dir, ...)\n"
-	      "  keygen   make the gateway's keys in the token and write their public halves\n"
+	      "  keygen   make the gateway's keys in the token and write their public halves;\n"
+	      "           --next, --promote: the two steps of replacing one\n"
 	      "  status   ask the workers how they are (--socket-dir)\n\n"
 	      "ssdtf-hsmd COMMAND --help lists a command's options.\n",
 	      to);
@@ -311,7 +357,8 @@ int main(int argc, char **argv)
 		return worker(&o);
 	}
 	if (!strcmp(command, "keygen")) {
-		parse_options(keygen_options, "Makes the gateway's keys where they are missing.",
+		parse_options(keygen_options,
+			      "Makes the gateway's keys where they are missing, or replaces them.",
 			      argc, argv, &o);
 		return keygen(&o);
 	}

@@ -2,6 +2,7 @@
 #include "hsm/keys.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@ struct keys_blob {
 
 int keys_init(struct keys *k, uint32_t blobs_max, uint32_t sessions_max)
 {
-	*k = (struct keys){ 0 };
+	*k = (struct keys){ .with[0] = TOKEN_LABEL_UNWRAP };
 	if (lru_init(&k->blobs, blobs_max))
 		return -ENOMEM;
 	if (lru_init(&k->sessions, sessions_max))
@@ -102,7 +103,9 @@ static int unwrap(struct keys *k, struct token *t, uint32_t slot, unsigned long 
 
 	if (b->bad)
 		return -EBADMSG;
-	rc = token_unwrap(t, TOKEN_LABEL_UNWRAP, bytes_of(b->p, b->n), ret_handle);
+	rc = token_unwrap(t, k->with[0], bytes_of(b->p, b->n), ret_handle);
+	if ((rc == -EBADMSG || rc == -EINVAL) && k->with[1][0])
+		rc = token_unwrap(t, k->with[1], bytes_of(b->p, b->n), ret_handle);
 	/* A request that the token refuses for its form: our part of it is the same for every blob.
 	 */
 	if (rc == -EINVAL)
@@ -142,14 +145,26 @@ int keys_handle(struct keys *k, struct token *t, const uint8_t id[GRANT_ID_BYTES
 	return 0;
 }
 
+static void try_all_again(struct keys *k)
+{
+	for (uint32_t slot = lru_oldest(&k->blobs); slot; slot = lru_newer(&k->blobs, slot))
+		k->blob[slot].bad = false;
+}
+
+void keys_unwrap_with(struct keys *k, const char *current, const char *next)
+{
+	snprintf(k->with[0], sizeof(k->with[0]), "%s", current);
+	snprintf(k->with[1], sizeof(k->with[1]), "%s", next);
+	try_all_again(k);
+}
+
 void keys_release(struct keys *k, struct token *t)
 {
 	uint32_t slot;
 
 	while ((slot = lru_oldest(&k->sessions)))
 		drop_session(k, t, slot);
-	for (slot = lru_oldest(&k->blobs); slot; slot = lru_newer(&k->blobs, slot))
-		k->blob[slot].bad = false;
+	try_all_again(k);
 }
 
 void keys_lose(struct keys *k)

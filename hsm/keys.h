@@ -22,6 +22,8 @@
 struct keys_blob;
 
 struct keys {
+	/* Labels of the unwrapping keys; "": none. A blob is unwrapped by whichever it fits. */
+	char with[2][TOKEN_LABEL_SIZE];
 	struct lru blobs;
 	struct keys_blob *blob; /* by slot */
 	struct lru sessions;
@@ -30,6 +32,9 @@ struct keys {
 
 /* -ENOMEM */
 int keys_init(struct keys *k, uint32_t blobs_max, uint32_t sessions_max) must_check;
+/* Other unwrapping keys than TOKEN_LABEL_UNWRAP alone; next may be "". Blobs that fitted none
+ * before are tried again. */
+void keys_unwrap_with(struct keys *k, const char *current, const char *next);
 /* The handles are not destroyed: the session that they live in is about to be. */
 void keys_deinit(struct keys *k);
 

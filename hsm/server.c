@@ -42,6 +42,7 @@ struct server {
 	unsigned backoff_ms;
 	bool outage_said;
 	uint64_t derived; /* since the module was initialised */
+	char sign[TOKEN_LABEL_SIZE], sign_next[TOKEN_LABEL_SIZE]; /* "": there is none */
 	struct hsm_status_wire status;
 	struct pollfd polls[1 + SERVER_LINKS_MAX]; /* the listening socket first */
 	unsigned n_links;
@@ -71,7 +72,77 @@ static void stop(struct server *s, int status)
 	s->exit_status = status;
 }
 
-/* The bundle key, where there is one: keygen may make it while we run. */
+/* The labels of a role's keys: the current one, and the next or "". */
+struct role_labels {
+	char current[TOKEN_LABEL_SIZE], next[TOKEN_LABEL_SIZE];
+};
+
+static int find_role(struct server *s, const char *role, struct role_labels *ret_l)
+{
+	struct token_generations g;
+	int rc = token_generations(s->t, role, &g);
+
+	if (rc)
+		return rc;
+	/* Where there is none, who looks for the first is told so. */
+	token_generation_label(role, g.n ? g.whole[0] : 1, ret_l->current);
+	ret_l->next[0] = '\0';
+	if (g.n > 1)
+		token_generation_label(role, g.whole[1], ret_l->next);
+	return 0;
+}
+
+static int identify_signing(struct server *s)
+{
+	struct p256_point current, next = { 0 };
+	struct role_labels l;
+	int rc = find_role(s, TOKEN_LABEL_SIGN, &l);
+
+	if (!rc)
+		rc = token_signing_public(s->t, l.current, &current);
+	if (!rc && l.next[0])
+		rc = token_signing_public(s->t, l.next, &next);
+	if (rc)
+		return rc;
+	memcpy(s->status.broker_key, current.b, sizeof(current.b));
+	memcpy(s->status.next_broker_key, next.b, sizeof(next.b));
+	memcpy(s->sign, l.current, sizeof(s->sign));
+	memcpy(s->sign_next, l.next, sizeof(s->sign_next));
+	return 0;
+}
+
+static int name_unwrapping(struct server *s, const char *label, uint8_t ret_hash[HASH_BYTES])
+{
+	uint8_t spki[TOKEN_SPKI_BYTES_MAX];
+	int n = token_unwrapping_public(s->t, label, spki, sizeof(spki));
+
+	if (n < 0)
+		return n;
+	hash_one(bytes_of(spki, (size_t)n), ret_hash);
+	return 0;
+}
+
+static int identify_unwrapping(struct server *s)
+{
+	uint8_t current[HASH_BYTES], next[HASH_BYTES] = { 0 };
+	struct role_labels l;
+	int rc = find_role(s, TOKEN_LABEL_UNWRAP, &l);
+
+	if (!rc)
+		rc = name_unwrapping(s, l.current, current);
+	if (!rc && l.next[0])
+		rc = name_unwrapping(s, l.next, next);
+	if (rc)
+		return rc;
+	if (memcmp(next, s->status.next_unwrap_key_hash, sizeof(next)) ||
+	    memcmp(current, s->status.unwrap_key_hash, sizeof(current)))
+		keys_unwrap_with(&s->keys, l.current, l.next);
+	memcpy(s->status.unwrap_key_hash, current, sizeof(current));
+	memcpy(s->status.next_unwrap_key_hash, next, sizeof(next));
+	return 0;
+}
+
+/* The bundle key, where there is one. */
 static int identify_bundle_key(struct server *s)
 {
 	struct p256_point public = { 0 };
@@ -82,21 +153,28 @@ static int identify_bundle_key(struct server *s)
 	return rc == -ENOKEY ? 0 : rc;
 }
 
-/* Who the token is: the broker's public key, the name of the unwrapping key, the bundle key. */
+/* Who the token is: its keys' public halves, or their names. */
 static int identify(struct server *s)
 {
-	uint8_t spki[TOKEN_SPKI_BYTES_MAX];
-	struct p256_point public;
-	int n, rc = token_signing_public(s->t, TOKEN_LABEL_SIGN, &public);
+	int rc = identify_signing(s);
 
-	if (rc)
-		return rc;
-	n = token_unwrapping_public(s->t, TOKEN_LABEL_UNWRAP, spki, sizeof(spki));
-	if (n < 0)
-		return n;
-	memcpy(s->status.broker_key, public.b, sizeof(s->status.broker_key));
-	hash_one(bytes_of(spki, (size_t)n), s->status.unwrap_key_hash);
-	return identify_bundle_key(s);
+	if (!rc)
+		rc = identify_unwrapping(s);
+	if (!rc)
+		rc = identify_bundle_key(s);
+	return rc;
+}
+
+/* keygen may make keys while we run: what was not there is looked for again. A token that is away
+ * shows at the next job. */
+static void look_for_keys(struct server *s)
+{
+	if (!s->status.bundle_key[0])
+		(void)identify_bundle_key(s);
+	if (!s->sign_next[0])
+		(void)identify_signing(s);
+	if (!s->keys.with[1][0])
+		(void)identify_unwrapping(s);
 }
 
 static const char *words(const struct server *s)
@@ -240,9 +318,7 @@ static uint32_t rss_kib(void)
 
 static void write_status(struct server *s, struct bytes_writer *w)
 {
-	/* One that was made meanwhile. A token that is away shows at the next job. */
-	if (!s->status.bundle_key[0])
-		(void)identify_bundle_key(s);
+	look_for_keys(s);
 	s->status.blobs = s->keys.blobs.n;
 	s->status.session_keys = s->keys.sessions.n;
 	s->status.rss_kib = rss_kib();
@@ -254,12 +330,31 @@ static int convert(struct server *s, const struct hsm_job_wire *j, uint8_t x[P25
 	unsigned long key;
 	int rc = keys_handle(&s->keys, s->t, j->grant_id.p, &key);
 
+	/* A key made meanwhile may be the one that it fits. */
+	if (rc == -EBADMSG && !s->keys.with[1][0]) {
+		look_for_keys(s);
+		if (s->keys.with[1][0])
+			rc = keys_handle(&s->keys, s->t, j->grant_id.p, &key);
+	}
 	if (rc)
 		return rc;
 	s->derived++;
 	rc = token_convert(s->t, key, j->point.p, x);
 	/* The point was checked: what the token does not like is the key. */
 	return rc == -EINVAL ? -EBADMSG : rc;
+}
+
+static int sign(struct server *s, const char *label, const struct hsm_job_wire *j,
+		struct bytes_writer *w)
+{
+	uint8_t sig[P256_SIG_BYTES];
+	int rc = token_sign(s->t, label, j->digest.p, sig);
+
+	if (rc)
+		return rc;
+	s->status.signs++;
+	bytes_write(w, bytes_of(sig, sizeof(sig)));
+	return 0;
 }
 
 /* What an operation with a key said that a token need not have. */
@@ -285,12 +380,11 @@ static int attempt(struct server *s, const struct hsm_job_wire *j, struct bytes_
 		bytes_write(w, bytes_of(result, P256_X_BYTES));
 		return 0;
 	case HSM_SIGN:
-		rc = token_sign(s->t, TOKEN_LABEL_SIGN, j->digest.p, result);
-		if (rc)
-			return rc;
-		s->status.signs++;
-		bytes_write(w, bytes_of(result, P256_SIG_BYTES));
-		return 0;
+		return sign(s, s->sign, j, w);
+	case HSM_SIGN_NEXT:
+		if (!s->sign_next[0])
+			look_for_keys(s);
+		return s->sign_next[0] ? sign(s, s->sign_next, j, w) : -ENOENT;
 	case HSM_OPEN:
 		s->derived++;
 		rc = token_open_point(s->t, TOKEN_LABEL_BUNDLE, j->point.p, result);
@@ -307,8 +401,6 @@ static int attempt(struct server *s, const struct hsm_job_wire *j, struct bytes_
 	case HSM_STATUS:
 		write_status(s, w);
 		return 0;
-	case HSM_SIGN_NEXT:
-		return -ENOENT;
 	case HSM_LOAD:
 	case HSM_FORGET:
 		break;

@@ -62,23 +62,26 @@ int supervisor_path(const char *dir, unsigned n, const char *what, char *out, si
 
 /* --- files --- */
 
-static int lock_dir(struct supervisor *s)
+int supervisor_lock(const char *dir, int *ret_fd)
 {
 	char path[PATH_BYTES];
+	int fd;
 
-	if (snprintf(path, sizeof(path), "%s/hsmd.lock", s->c->socket_dir) >= (int)sizeof(path)) {
+	if (snprintf(path, sizeof(path), "%s/hsmd.lock", dir) >= (int)sizeof(path)) {
 		log_error("--socket-dir is too long");
 		return EX_USAGE;
 	}
-	s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (s->lock_fd < 0) {
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
 		log_error("%s: %s", path, strerror(errno));
 		return EX_CANTCREAT;
 	}
-	if (flock(s->lock_fd, LOCK_EX | LOCK_NB)) {
-		log_error("%s: another ssdtf-hsmd runs there", s->c->socket_dir);
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		log_error("%s: another ssdtf-hsmd runs there", dir);
+		(void)close(fd); /* nothing was written */
 		return EX_TEMPFAIL;
 	}
+	*ret_fd = fd;
 	return 0;
 }
 
@@ -332,7 +335,7 @@ int supervisor_run(const struct supervisor_config *c)
 	BUG_ON(rc);
 	rc = sigaction(SIGHUP, &ignore, NULL); /* there is nothing to read again */
 	BUG_ON(rc);
-	rc = lock_dir(&s);
+	rc = supervisor_lock(c->socket_dir, &s.lock_fd);
 	for (unsigned i = 0; !rc && i < c->n_workers; i++)
 		rc = listen_at(&s, i);
 	if (!rc) {

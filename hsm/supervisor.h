@@ -34,6 +34,10 @@ struct supervisor_config {
 int supervisor_path(const char *dir, unsigned n, const char *what, char *out,
 		    size_t room) must_check;
 
+/* Takes DIR/hsmd.lock; closing *ret_fd gives it back. A sysexits.h code, with one line said, where
+ * another has it or it cannot be made. */
+int supervisor_lock(const char *dir, int *ret_fd) must_check;
+
 /*
  * Runs until SIGTERM or SIGINT: 0. Or until a worker ends with EX_NOPERM (its PIN was refused) or
  * EX_CONFIG, which ends all of them and is returned: neither is tried again. Or a sysexits.h code

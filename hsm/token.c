@@ -415,21 +415,38 @@ void token_close(struct token *t)
 
 /* --- recovery --- */
 
-bool token_healthy(struct token *t, ck_object_handle_t key)
+bool token_logged_in(struct token *t)
 {
 	struct ck_session_info session;
-	struct ck_token_info token;
+
+	return t->f->C_GetSessionInfo(t->session, &session) == CKR_OK &&
+	       (session.state == CKS_RO_USER_FUNCTIONS || session.state == CKS_RW_USER_FUNCTIONS);
+}
+
+static bool can_be_read(struct token *t, ck_object_handle_t key)
+{
 	ck_key_type_t type;
 	struct ck_attribute a = ATTR(CKA_KEY_TYPE, type);
 
-	if (t->f->C_GetSessionInfo(t->session, &session) != CKR_OK)
+	return t->f->C_GetAttributeValue(t->session, key, &a, 1) == CKR_OK;
+}
+
+/* SoftHSM does not answer C_GetTokenInfo where token.object could not be written at login
+ * (hsm/override.h); its objects it shows as ever. */
+bool token_healthy(struct token *t, ck_object_handle_t key)
+{
+	struct ck_token_info token;
+
+	if (!token_logged_in(t))
 		return false;
-	if (session.state != CKS_RO_USER_FUNCTIONS && session.state != CKS_RW_USER_FUNCTIONS)
-		return false;
-	if (t->f->C_GetTokenInfo(t->slot, &token) != CKR_OK)
-		return false;
-	return key == CK_INVALID_HANDLE ||
-	       t->f->C_GetAttributeValue(t->session, key, &a, 1) == CKR_OK;
+	if (key != CK_INVALID_HANDLE)
+		return can_be_read(t, key);
+	if (t->f->C_GetTokenInfo(t->slot, &token) == CKR_OK)
+		return true;
+	for (unsigned i = 0; i < t->n_found; i++)
+		if (can_be_read(t, t->found[i].handle))
+			return true;
+	return false;
 }
 
 /*

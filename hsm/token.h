@@ -9,6 +9,9 @@
  *   "ssdtf-unwrap"  RSA-3072 key pair, UNWRAP only, ALLOWED_MECHANISMS {RSA_PKCS_OAEP},
  *                   CKA_UNWRAP_TEMPLATE {EC private key, of the session, private, sensitive, not
  *                   extractable, DERIVE=1, SIGN=0, MODIFIABLE=0, COPYABLE=0}
+ *   "ssdtf-bundle"  P-256 key pair, private half sensitive, not extractable, DERIVE only
+ *   "ssdtf-ids"     a generic secret, sensitive, not extractable, SIGN only (CKM_SHA256_HMAC)
+ * The first two are replaced in turn: see token_generations().
  * on the manager's:
  *   "ssdtf-manager" P-256 key pair as above
  *   "ssdtf-store"   AES-256, ENCRYPT/DECRYPT only (CKM_AES_GCM), for scope scalars at rest
@@ -39,6 +42,9 @@
 #define TOKEN_LABEL_UNWRAP "ssdtf-unwrap"
 #define TOKEN_LABEL_BUNDLE "ssdtf-bundle" /* opens what is sealed to the gateway (PROTOCOL 14) */
 #define TOKEN_LABEL_IDS	   "ssdtf-ids"	  /* a secret for HMAC-SHA-256 (PROTOCOL 12) */
+
+#define TOKEN_LABEL_BYTES_MAX 32 /* of an object here, and of a token (PKCS#11 pads to 32) */
+#define TOKEN_LABEL_SIZE      (TOKEN_LABEL_BYTES_MAX + 1)
 
 struct token;
 
@@ -95,6 +101,25 @@ int token_check_unwrapping(struct token *t, const char *label) must_check;
  * not that a handle went void or the token away.
  */
 bool token_lacks(struct token *t, const char *label);
+
+/*
+ * Keys of one role that follow each other. The first has the role's name for a label, those after
+ * it
+ * "-2", "-3" and so on behind it. Of those that have both halves the lowest is the current key, and
+ * the one after it the next: so the next key takes its place when the current one is destroyed, and
+ * a process that is killed in between leaves one or the other. (A label that is changed will not
+ * do: our keys cannot be modified.) halves: what a killed generation or destruction left.
+ */
+#define TOKEN_GENERATIONS_MAX 8
+#define TOKEN_GENERATION_MAX  999999
+struct token_generations {
+	unsigned n, n_halves;
+	uint32_t whole[TOKEN_GENERATIONS_MAX]; /* ascending */
+	uint32_t halves[2 * TOKEN_GENERATIONS_MAX];
+};
+int token_generations(struct token *t, const char *role,
+		      struct token_generations *ret_g) must_check;
+void token_generation_label(const char *role, uint32_t number, char out[TOKEN_LABEL_SIZE]);
 
 /* Public halves; signing: of any EC key. */
 int token_signing_public(struct token *t, const char *label,

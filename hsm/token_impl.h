@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the token's three files share: token.c (module, session, errors, recovery), token_keys.c
- * (objects by label, key generation) and token_ops.c (what is done with them). Nobody else includes
- * this. PKCS#11 2.40; struct and type names are the GNU spelling of p11-kit's header, which has no
- * typedefs for structs, constants and functions are Cryptoki's own. Whoever includes this file has
- * included that header in that spelling.
+ * What the token's files share: token.c (module, session, errors, recovery), token_keys.c (objects
+ * by label, key generation), token_generations.c and token_ops.c (what is done with them). Nobody
+ * else includes this. PKCS#11 2.40; struct and type names are the GNU spelling of p11-kit's header,
+ * which has no typedefs for structs, constants and functions are Cryptoki's own. Whoever includes
+ * this file has included that header in that spelling.
  */
 #ifndef SSDTF_HSM_TOKEN_IMPL_H
 #define SSDTF_HSM_TOKEN_IMPL_H
@@ -12,10 +12,9 @@
 #include "hsm/pin.h"
 #include "hsm/token.h"
 
-#define TOKEN_LABEL_BYTES_MAX 32 /* of an object here, and of a token (PKCS#11 pads to 32) */
-#define TOKEN_FOUND_MAX	      16
-#define TOKEN_WORDS_BYTES     256
-#define TOKEN_RSA_BYTES_MAX   512
+#define TOKEN_FOUND_MAX	    16
+#define TOKEN_WORDS_BYTES   256
+#define TOKEN_RSA_BYTES_MAX 512
 
 /* An object looked up by label, until its handle is void. */
 struct token_found {
@@ -79,6 +78,7 @@ int token_called(struct token *t, const char *call, ck_rv_t rv) must_check;
 void token_say(struct token *t, const char *fmt, ...) format_printf(2, 3);
 /* An answer that a sound token does not give: -EIO. */
 int token_odd(struct token *t, const char *call, unsigned long n);
+bool token_logged_in(struct token *t);
 /* The token itself answers, we are logged in, and the key (if any) can be read about. */
 bool token_healthy(struct token *t, ck_object_handle_t key);
 

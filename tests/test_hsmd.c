@@ -1210,6 +1210,222 @@ TEST_F_TIMEOUT(hsmd, keygen_adds_what_is_missing, 120)
 	close(fd);
 }
 
+/* Runs keygen with these further options; the last is NULL. */
+static pid_t start_keygen(struct fixture_hsmd *self, const char *const options[])
+{
+	char *argv[ARGS_MAX] = { COMMON(self, "keygen") };
+	size_t n = COMMON_N;
+
+	for (size_t i = 0; options[i]; i++)
+		argv[n++] = raw_bytes(options[i]);
+	return spawn(self, argv);
+}
+
+#define KEYGEN(self, ...) wait_for(start_keygen(self, (const char *const[]){ __VA_ARGS__, NULL }))
+
+/* The broker's signing key in a file of keygen's: its first block. */
+static struct p256_point signing_in(const char *file)
+{
+	char text[4096], *end;
+	struct p256_point point;
+
+	read_file(file, text, sizeof(text));
+	end = strstr(text, "-----END PUBLIC KEY-----\n");
+	ASSERT_TRUE(end);
+	end += strlen("-----END PUBLIC KEY-----\n");
+	ASSERT_EQ(p256_public_from_pem(bytes_of(text, (size_t)(end - text)), &point), 0);
+	return point;
+}
+
+static enum hsm_status sign_by(struct fixture_hsmd *self, enum hsm_op op,
+			       const struct p256_point *key)
+{
+	uint8_t digest[P256_DIGEST_BYTES];
+	struct hsm_job_wire job = { .tag = 3, .op = op };
+	struct hsm_reply_wire reply;
+	struct p256_public *public;
+	enum hsm_status status;
+	int fd = connect_to(self, 0);
+
+	hash_random(digest, sizeof(digest));
+	job.digest = bytes_of(digest, sizeof(digest));
+	status = ask_one(fd, &job, &reply);
+	if (status == HSM_OK) {
+		ASSERT_EQ(p256_public_new(key, &public), 0);
+		ASSERT_EQ(p256_verify_digest(public, digest, reply.result.p), 0);
+		p256_public_free(public);
+	}
+	close(fd);
+	return status;
+}
+
+static enum hsm_status convert_with(struct fixture_hsmd *self, struct grant *g)
+{
+	struct hsm_job_wire jobs[2] = { job_for(g, HSM_LOAD), job_for(g, HSM_CONVERT) };
+	struct hsm_reply_wire replies[2];
+	int fd = connect_to(self, 0);
+
+	ask(fd, jobs, 2, replies);
+	close(fd);
+	if (replies[1].status == HSM_OK)
+		ASSERT_BYTES(replies[1].result.p, g->x[0], P256_X_BYTES);
+	return replies[1].status;
+}
+
+/* Both keys replaced while a worker runs, from the next key's making to the old one's end. */
+TEST_F_TIMEOUT(hsmd, replaces_keys, 120)
+{
+	char file[PATH_ROOM], next_file[PATH_ROOM];
+	struct p256_point old, next;
+	struct hsm_status_wire s;
+	struct grant old_grant, new_grant;
+	struct token *t;
+
+	path_in(self->env.dir, "public.pem", file);
+	path_in(self->env.dir, "next.pem", next_file);
+	START(self, "--workers=1");
+	wait_until(self, 0, HSM_OK);
+	ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+	old = signing_in(file);
+	make_grants(self, &old_grant, 1);
+	ASSERT_EQ(sign_by(self, HSM_SIGN_NEXT, &old), HSM_NO_KEY);
+
+	ASSERT_EQ(KEYGEN(self, "--next=signing", "--next=unwrap", "--public", next_file), 0);
+	ASSERT_EQ(logged(self, "made ssdtf-sign-2"), 1);
+	next = signing_in(next_file);
+	ASSERT_TRUE(memcmp(&next, &old, sizeof(old)));
+	/* Repeated: the same. */
+	ASSERT_EQ(KEYGEN(self, "--next=signing", "--public", next_file), 0);
+	ASSERT_EQ(logged(self, "made ssdtf-sign-2"), 1);
+	next = signing_in(next_file);
+
+	/* What the manager wraps for the next key, and has signed by it, works already. */
+	ASSERT_EQ(token_open(&self->env.config, &t), 0);
+	self->env.spki_n = (size_t)token_unwrapping_public(t, "ssdtf-unwrap-2", self->env.spki,
+							   sizeof(self->env.spki));
+	token_close(t);
+	make_grants(self, &new_grant, 1);
+	ASSERT_EQ(convert_with(self, &new_grant), HSM_OK);
+	ASSERT_EQ(sign_by(self, HSM_SIGN, &old), HSM_OK);
+	ASSERT_EQ(sign_by(self, HSM_SIGN_NEXT, &next), HSM_OK);
+	ASSERT_EQ(ask_status(self, 0, &s), HSM_OK);
+	ASSERT_BYTES(s.broker_key, old.b, sizeof(old.b));
+	ASSERT_BYTES(s.next_broker_key, next.b, sizeof(next.b));
+	ASSERT_TRUE(s.next_unwrap_key_hash[0] | s.next_unwrap_key_hash[1]);
+
+	/* Not while it runs; then for good. */
+	ASSERT_EQ(KEYGEN(self, "--promote=signing", "--socket-dir", self->sockets), EX_TEMPFAIL);
+	ASSERT_EQ(logged(self, "another ssdtf-hsmd runs there"), 1);
+	ASSERT_EQ(stop(self), 0);
+	ASSERT_EQ(KEYGEN(self, "--promote=signing", "--dry-run", "--socket-dir", self->sockets), 0);
+	ASSERT_EQ(logged(self, "would have destroyed ssdtf-sign,"), 1);
+	ASSERT_EQ(KEYGEN(self, "--promote=signing", "--promote=unwrap", "--socket-dir",
+			 self->sockets, "--public", file),
+		  0);
+	ASSERT_BYTES(signing_in(file).b, next.b, sizeof(next.b));
+	ASSERT_EQ(KEYGEN(self, "--promote=signing", "--socket-dir", self->sockets), EX_DATAERR);
+	START(self, "--workers=1");
+	wait_until(self, 0, HSM_OK);
+	ASSERT_EQ(sign_by(self, HSM_SIGN, &next), HSM_OK);
+	ASSERT_EQ(sign_by(self, HSM_SIGN_NEXT, &next), HSM_NO_KEY);
+	ASSERT_EQ(convert_with(self, &new_grant), HSM_OK);
+	ASSERT_EQ(convert_with(self, &old_grant), HSM_BAD_KEY);
+}
+
+/* One of a pair, as a keygen leaves it that was killed amid it. */
+static void destroy_half(const char *label, ck_object_class_t class)
+{
+	struct raw r;
+
+	raw_open(&r);
+	ASSERT_EQ(r.f->C_DestroyObject(r.session, raw_find(&r, label, class)), CKR_OK);
+	raw_close(&r);
+}
+
+/* Half a next key is none, and half an old one is gone: the token works, and what was begun can be
+ * done. Of a token.object that cannot be written (tools/make-token) as well. */
+TEST_F_TIMEOUT(hsmd, keygen_mends_what_a_killed_one_left, 120)
+{
+	static const ck_object_class_t halves[] = { CKO_PUBLIC_KEY, CKO_PRIVATE_KEY };
+	char file[PATH_ROOM], next_file[PATH_ROOM];
+	struct p256_point current, next;
+
+	path_in(self->env.dir, "public.pem", file);
+	path_in(self->env.dir, "next.pem", next_file);
+	ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(halves); i++) {
+		char label[32];
+
+		current = signing_in(file);
+		ASSERT_EQ(KEYGEN(self, "--next=signing", "--public", next_file), 0);
+		snprintf(label, sizeof(label), "ssdtf-sign-%u", i + 2);
+		destroy_half(label, halves[i]);
+		ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+		ASSERT_BYTES(signing_in(file).b, current.b, sizeof(current.b));
+		ASSERT_EQ(KEYGEN(self, "--next=signing", "--public", next_file), 0);
+		ASSERT_EQ(logged(self, "removed what was left of a key pair"), 2 * i + 1);
+		next = signing_in(next_file);
+
+		snprintf(label, sizeof(label), i ? "ssdtf-sign-%u" : "ssdtf-sign", i + 1);
+		destroy_half(label, halves[i]);
+		START(self, "--workers=1");
+		wait_until(self, 0, HSM_OK);
+		ASSERT_EQ(sign_by(self, HSM_SIGN, &next), HSM_OK);
+		ASSERT_EQ(stop(self), 0);
+		ASSERT_EQ(KEYGEN(self, "--promote=signing", "--socket-dir", self->sockets), 0);
+		ASSERT_EQ(logged(self, "removed what was left of a key pair"), 2 * i + 2);
+		ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+		ASSERT_BYTES(signing_in(file).b, next.b, sizeof(next.b));
+	}
+}
+
+static int protect_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	return strcmp(path + at->base, "token.object") ? 0 : chmod(path, 0400);
+}
+
+/* kill -9 at any moment of either step: the old key or the new one, and the step can be repeated.
+ */
+TEST_F_TIMEOUT(hsmd, keygen_killed_leaves_one_key_or_the_other, 120)
+{
+	char file[PATH_ROOM], next_file[PATH_ROOM];
+	const char *const make[] = { "--next=signing", "--public", next_file, NULL };
+	const char *const promote[] = { "--promote=signing", "--socket-dir", self->sockets, NULL };
+	unsigned killed = 0;
+
+	path_in(self->env.dir, "public.pem", file);
+	path_in(self->env.dir, "next.pem", next_file);
+	/* As tools/make-token leaves it: else a login that is killed takes the token along. */
+	ASSERT_EQ(nftw(self->env.tokens, protect_one, 16, FTW_PHYS), 0);
+	ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+	for (unsigned i = 0; i < harness_rounds(6); i++) {
+		const char *const *step = i % 2 ? promote : make;
+		struct p256_point before = signing_in(file), next;
+		pid_t pid;
+		int rc;
+
+		if (step == promote)
+			next = signing_in(next_file);
+		pid = start_keygen(self, step);
+		sleep_ms(20 + (unsigned)(harness_random() % 60));
+		(void)kill(pid, SIGKILL); /* over already: as well */
+		rc = wait_for(pid);
+		ASSERT_TRUE(!rc || rc == 128 + SIGKILL);
+		killed += rc != 0;
+		ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+		rc = wait_for(start_keygen(self, step));
+		ASSERT_TRUE(!rc || (step == promote && rc == EX_DATAERR));
+		ASSERT_EQ(logged(self, "made ssdtf-sign,"), 0);
+		if (step == make) {
+			ASSERT_BYTES(signing_in(file).b, before.b, sizeof(before.b));
+			continue;
+		}
+		ASSERT_EQ(KEYGEN(self, "--public", file), 0);
+		ASSERT_BYTES(signing_in(file).b, next.b, sizeof(next.b));
+	}
+	harness_note("%u killed", killed);
+}
+
 TEST_F_TIMEOUT(hsmd, keygen_fails_whole, 60)
 {
 	char file[PATH_ROOM];

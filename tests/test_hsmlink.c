@@ -50,6 +50,7 @@ enum manner {
 	OTHER_SIGNING_KEY,
 	OTHER_UNWRAP_KEY,
 	BEFORE_PROMOTION, /* what the bundle calls its keys are the token's next ones */
+	WITH_NEXT,	  /* it has next keys, which no bundle names yet */
 	SILENT,
 	NONSENSE,
 	TOKEN_GONE
@@ -94,6 +95,10 @@ static void fake_status(struct shared *sh, enum manner manner, struct hsm_reply_
 		memset(s.unwrap_key_hash, 6, sizeof(s.unwrap_key_hash));
 		memset(s.next_broker_key, 1, sizeof(s.next_broker_key));
 		memset(s.next_unwrap_key_hash, 2, sizeof(s.next_unwrap_key_hash));
+	}
+	if (manner == WITH_NEXT) {
+		memset(s.next_broker_key, 5, sizeof(s.next_broker_key));
+		memset(s.next_unwrap_key_hash, 6, sizeof(s.next_unwrap_key_hash));
 	}
 	hsm_status_encode(&s, &w);
 	if (manner == TOKEN_GONE)
@@ -484,6 +489,41 @@ TEST_F(links, a_next_key_that_is_not_there_is_unavailable)
 	TURN_UNTIL(self, self->back == 1);
 	ASSERT_EQ(self->jobs[0].status, BROKER_TOKEN_UNAVAILABLE);
 	ASSERT_EQ(atomic_load(&self->shared->signs), 0);
+}
+
+/* A bundle names keys that were made while we are linked: the workers are asked again, amid the
+ * jobs, and then it may come into force. */
+TEST_F(links, keys_made_meanwhile_are_found)
+{
+	struct hsmlink_keys keys = self->keys;
+
+	start(self, ANSWERS, ANSWERS);
+	TURN_UNTIL(self, hsmlink_up(self->h) == 2);
+	keys.has_next = true;
+	memset(keys.next.b, 5, sizeof(keys.next.b));
+	memset(keys.unwrap_key_hash, 6, sizeof(keys.unwrap_key_hash));
+	ASSERT_TRUE(strstr(hsmlink_lacks(self->h, &keys), "next signing key"));
+	for (unsigned i = 0; i < FAKES_MAX; i++)
+		atomic_store(&self->shared->manner[i], WITH_NEXT);
+	for (unsigned i = 0; i < 400; i++) {
+		submit(self, i % 3 ? BROKER_TOKEN_CONVERT : BROKER_TOKEN_SIGN, 4);
+		if (i % 50 == 25)
+			hsmlink_ask(self->h);
+		if (i % 10 == 0)
+			turn(self);
+	}
+	TURN_UNTIL(self, self->back == self->out && !hsmlink_asking(self->h));
+	ASSERT_EQ(hsmlink_up(self->h), 2);
+	ASSERT_GT(atomic_load(&self->shared->statuses), 3);
+	ASSERT_TRUE(hsmlink_lacks(self->h, &keys) == NULL);
+	hsmlink_rekey(self->h, &keys);
+	submit_next(self);
+	TURN_UNTIL(self, self->back == self->out);
+	ASSERT_EQ(atomic_load(&self->shared->signs_next), 1);
+	for (unsigned i = 0; i < self->out; i++)
+		expect_right(&self->jobs[i]);
+	keys.unwrap_key_hash[0] ^= 1;
+	ASSERT_TRUE(strstr(hsmlink_lacks(self->h, &keys), "unwrapping key"));
 }
 
 TEST_F(links, refusals_keep_their_meaning)

@@ -30,6 +30,8 @@ struct hsm_link {
 	bool recv_out, send_out;
 	size_t to_send;	      /* filled, and waiting for the ring */
 	unsigned packets_out; /* sent and not answered */
+	bool ask_due, asking; /* STATUS, while it is up */
+	unsigned before_told; /* packets that are answered before it is */
 	uint64_t silent_since_ms;
 	uint64_t retry_at_ms, retry_ms;
 	bool told; /* that it is another token's; once, until it is up */
@@ -46,9 +48,9 @@ struct hsmlink {
 	void *ctx;
 	struct hsm_client *client;	  /* NULL once stopped */
 	struct broker_token_job *refused; /* there was no memory for them; through job->owner */
+	struct hsm_status_wire token;	  /* as last told; all workers have the same */
 	uint64_t now_ms;
 	unsigned n_up, turn;
-	struct p256_point bundle_key; /* of the token; zeros: none */
 	bool mismatch;
 	char trouble[WORDS_BYTES];
 	unsigned n;
@@ -195,6 +197,8 @@ static void link_down(struct hsm_link *l, const char *why)
 	l->state = LINK_CLOSING;
 	l->to_send = 0;
 	l->packets_out = 0;
+	l->ask_due = false;
+	l->asking = false;
 	link_failed(l, why);
 	(void)shutdown(l->fd, SHUT_RDWR); /* ends what is in flight; it may have ended already */
 	release_if_idle(l);
@@ -252,10 +256,18 @@ static int connect_now(const char *dir, unsigned number, int *ret_fd)
 	return 0;
 }
 
-static void link_connect(struct hsm_link *l)
+static void put_status(struct hsm_link *l)
 {
 	struct hsm_job_wire status = { .op = HSM_STATUS };
 	struct hsm_batch b;
+
+	hsm_batch_begin(&b, 'H', l->out, sizeof(l->out));
+	BUG_ON(!hsm_batch_add_job(&b, &status));
+	l->to_send = hsm_batch_finish(&b);
+}
+
+static void link_connect(struct hsm_link *l)
+{
 	int err = connect_now(l->owner->dir, l->number, &l->fd);
 
 	if (err) {
@@ -265,9 +277,7 @@ static void link_connect(struct hsm_link *l)
 	}
 	l->state = LINK_ASKING;
 	l->silent_since_ms = l->owner->now_ms;
-	hsm_batch_begin(&b, 'H', l->out, sizeof(l->out));
-	BUG_ON(!hsm_batch_add_job(&b, &status));
-	l->to_send = hsm_batch_finish(&b);
+	put_status(l);
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
@@ -309,14 +319,14 @@ static const char *difference(const struct hsmlink_keys *k, const struct hsm_sta
 	return NULL;
 }
 
-/* All workers have the same token: what one tells holds for each. */
-static void map_signs(struct hsmlink *h, const struct hsm_status_wire *token)
+static void map_signs(struct hsmlink *h)
 {
-	hsm_client_map_signs(h->client, signs_by(token, &h->keys.broker),
-			     h->keys.has_next ? signs_by(token, &h->keys.next) : 0);
+	hsm_client_map_signs(h->client, signs_by(&h->token, &h->keys.broker),
+			     h->keys.has_next ? signs_by(&h->token, &h->keys.next) : 0);
 }
 
-static void link_asked(struct hsm_link *l, struct bytes packet)
+/* False: it has gone down. */
+static bool link_told(struct hsm_link *l, struct bytes packet)
 {
 	struct hsmlink *h = l->owner;
 	struct hsm_status_wire s;
@@ -325,11 +335,11 @@ static void link_asked(struct hsm_link *l, struct bytes packet)
 
 	if (parse_status(packet, &s, &status)) {
 		link_down(l, "its answer to STATUS is not of the protocol");
-		return;
+		return false;
 	}
 	if (status != HSM_OK) {
 		link_down(l, "its token does not answer");
-		return;
+		return false;
 	}
 	what = difference(&h->keys, &s);
 	if (what) {
@@ -338,10 +348,19 @@ static void link_asked(struct hsm_link *l, struct bytes packet)
 		l->told = true;
 		h->mismatch = true;
 		link_down(l, what);
-		return;
+		return false;
 	}
-	map_signs(h, &s);
-	memcpy(h->bundle_key.b, s.bundle_key, sizeof(h->bundle_key.b));
+	h->token = s;
+	map_signs(h);
+	return true;
+}
+
+static void link_asked(struct hsm_link *l, struct bytes packet)
+{
+	struct hsmlink *h = l->owner;
+
+	if (!link_told(l, packet))
+		return;
 	l->state = LINK_UP;
 	l->told = false;
 	l->retry_ms = HSMLINK_RETRY_MS_MIN;
@@ -357,9 +376,17 @@ static void link_received(struct hsm_link *l, struct bytes packet)
 	if (l->packets_out)
 		l->packets_out--;
 	l->silent_since_ms = h->now_ms;
-	if (l->state == LINK_ASKING)
+	if (l->state == LINK_ASKING) {
 		link_asked(l, packet);
-	else if (hsm_client_reply(h->client, l->index, packet))
+		return;
+	}
+	if (l->asking && !l->before_told) {
+		l->asking = false;
+		(void)link_told(l, packet); /* where it goes down, that is all there is to do */
+		return;
+	}
+	l->before_told -= l->asking;
+	if (hsm_client_reply(h->client, l->index, packet))
 		link_down(l, "an answer that is not of the protocol");
 }
 
@@ -514,6 +541,19 @@ void hsmlink_tick(struct hsmlink *h, uint64_t now_ms)
 	give_back_refused(h);
 }
 
+/* A worker answers in order: what is out already is answered before this question. */
+static void link_fill(struct hsm_link *l)
+{
+	if (!l->ask_due) {
+		l->to_send = hsm_client_fill(l->owner->client, l->index, l->out);
+		return;
+	}
+	put_status(l);
+	l->ask_due = false;
+	l->asking = true;
+	l->before_told = l->packets_out;
+}
+
 void hsmlink_flush(struct hsmlink *h)
 {
 	h->turn++;
@@ -521,7 +561,7 @@ void hsmlink_flush(struct hsmlink *h)
 		struct hsm_link *l = &h->links[(h->turn + i) % h->n];
 
 		if (l->state == LINK_UP && !l->send_out && l->to_send == 0)
-			l->to_send = hsm_client_fill(h->client, l->index, l->out);
+			link_fill(l);
 		link_send(l);
 		link_receive(l);
 	}
@@ -547,10 +587,40 @@ uint64_t hsmlink_wait_ms(const struct hsmlink *h)
 
 bool hsmlink_bundle_key(const struct hsmlink *h, struct p256_point *ret_key)
 {
-	if (bytes_is_zero(bytes_of(h->bundle_key.b, sizeof(h->bundle_key.b))))
+	if (bytes_is_zero(bytes_of(h->token.bundle_key, sizeof(h->token.bundle_key))))
 		return false;
-	*ret_key = h->bundle_key;
+	memcpy(ret_key->b, h->token.bundle_key, sizeof(ret_key->b));
 	return true;
+}
+
+void hsmlink_ask(struct hsmlink *h)
+{
+	for (unsigned i = 0; i < h->n; i++)
+		if (h->links[i].state == LINK_UP && !h->links[i].asking)
+			h->links[i].ask_due = true;
+}
+
+bool hsmlink_asking(const struct hsmlink *h)
+{
+	for (unsigned i = 0; i < h->n; i++)
+		if (h->links[i].ask_due || h->links[i].asking)
+			return true;
+	return false;
+}
+
+/* Of the next key more is asked than of a link: who takes a bundle that names one will need it. */
+const char *hsmlink_lacks(const struct hsmlink *h, const struct hsmlink_keys *keys)
+{
+	if (keys->has_next && !signs_by(&h->token, &keys->next))
+		return "the token does not have the next signing key that the bundle names";
+	return difference(keys, &h->token);
+}
+
+void hsmlink_rekey(struct hsmlink *h, const struct hsmlink_keys *keys)
+{
+	h->keys = *keys;
+	if (h->client)
+		map_signs(h);
 }
 
 unsigned hsmlink_count(const struct hsmlink *h)

@@ -57,6 +57,16 @@ bool hsmlink_stop(struct hsmlink *h);
  */
 void hsmlink_free(struct hsmlink *h);
 
+/*
+ * A bundle may name keys that were made since a worker was asked. hsmlink_ask() asks all that are
+ * linked once more; when hsmlink_asking() is false again, hsmlink_lacks() says what of a bundle's
+ * keys the token does not have (NULL: nothing), and hsmlink_rekey() goes by them from then on.
+ */
+void hsmlink_ask(struct hsmlink *h);
+bool hsmlink_asking(const struct hsmlink *h);
+const char *hsmlink_lacks(const struct hsmlink *h, const struct hsmlink_keys *keys);
+void hsmlink_rekey(struct hsmlink *h, const struct hsmlink_keys *keys);
+
 void hsmlink_submit(struct hsmlink *h, struct broker_token_job *job);
 void hsmlink_forget(struct hsmlink *h, const uint8_t grant_id[GRANT_ID_BYTES]);
 

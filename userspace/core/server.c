@@ -235,26 +235,45 @@ static void log_stats(struct server *s)
 	broker_each_retained(s->broker, each_retained, NULL);
 }
 
-/* A bundle that does not fit leaves the one in force. */
+void server_keys_of(const struct bundle_gateway *b, struct hsmlink_keys *ret_k)
+{
+	*ret_k = (struct hsmlink_keys){ .broker = b->broker.signing,
+					.has_next = b->broker.has_next,
+					.next = b->broker.next };
+	memcpy(ret_k->unwrap_key_hash, b->unwrap_key_hash, sizeof(ret_k->unwrap_key_hash));
+}
+
+/*
+ * A bundle that does not fit leaves the one in force. One that names keys which the token did not
+ * have when it was asked makes us ask again, and is read again when it has answered.
+ */
 static void reload(struct server *s)
 {
+	bool again = s->reload_again;
 	struct bundlefile_expect e = { s->manager, s->config->gateway_id, s->bundle_serial,
 				       s->wall_ms };
 	char why[BUNDLEFILE_ERROR_BYTES];
-	const char *engine_why = "";
+	const char *engine_why = "", *lacks;
+	struct hsmlink_keys keys;
 	struct bundlefile b;
 	int err;
 
+	s->reload_again = false;
 	if (s->config->plain)
 		return;
 	if (bundlefile_read(s->config->bundle, &e, &b, why)) {
 		log_error("%s; the one in force stays", why);
 		return;
 	}
-	if (!server_is_for_our_token(s, &b.gateway)) {
-		log_error("%s: names another token; restart the broker for that; "
-			  "the bundle in force stays",
-			  s->config->bundle);
+	server_keys_of(&b.gateway, &keys);
+	lacks = hsmlink_lacks(s->hsm, &keys);
+	if (lacks && !again) {
+		hsmlink_ask(s->hsm);
+		s->reload_again = true;
+		goto out;
+	}
+	if (lacks) {
+		log_error("%s: %s; the one in force stays", s->config->bundle, lacks);
 		goto out;
 	}
 	err = broker_apply_bundle(s->broker, b.statement.serial, b.statement.body, &engine_why);
@@ -263,6 +282,8 @@ static void reload(struct server *s)
 			  strerror(-err));
 		goto out;
 	}
+	s->keys = keys;
+	hsmlink_rekey(s->hsm, &keys);
 	broker_bundle_until(s->broker, b.statement.not_after_ms);
 	admit_sync(s->admit, s->broker);
 	server_bundle_in_force(s, b.statement.serial, s->config->bundle);
@@ -361,6 +382,8 @@ int server_turn(struct server *s, uint64_t wait_ms_max)
 	server_retire(s);
 	if (s->hsm)
 		hsmlink_tick(s->hsm, s->mono_ms);
+	if (s->reload_again && !hsmlink_asking(s->hsm))
+		reload(s);
 	if (s->operators)
 		operators_turn(s->operators, s->mono_ms);
 	admit_tick(s->admit, s->broker, &s->listeners, s->mono_ms);

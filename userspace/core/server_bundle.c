@@ -13,13 +13,6 @@
 #include "userspace/core/server.h"
 #include "userspace/core/server_impl.h"
 
-bool server_is_for_our_token(const struct server *s, const struct bundle_gateway *b)
-{
-	return !memcmp(&b->broker.signing, &s->keys.broker, sizeof(s->keys.broker)) &&
-	       !memcmp(b->unwrap_key_hash, s->keys.unwrap_key_hash,
-		       sizeof(s->keys.unwrap_key_hash));
-}
-
 static struct bundlefile_expect expect_of(const struct server *s, uint64_t serial_min)
 {
 	return (struct bundlefile_expect){ s->manager, s->config->gateway_id, serial_min,
@@ -129,7 +122,7 @@ static int check_op(void *ctx, const char *path, char *why, size_t room)
 	struct server *s = ctx;
 	const struct bundlefile_expect e = expect_of(s, s->bundle_serial + 1);
 	char words[BUNDLEFILE_ERROR_BYTES];
-	const char *engine_why = "";
+	const char *engine_why = "", *lacks;
 	struct bundlefile b;
 	int err = bundlefile_read(path, &e, &b, words);
 
@@ -137,8 +130,12 @@ static int check_op(void *ctx, const char *path, char *why, size_t room)
 		(void)snprintf(why, room, "%s", words); /* cut where too long */
 		return err;
 	}
-	if (!server_is_for_our_token(s, &b.gateway)) {
-		(void)snprintf(why, room, "it names another token");
+	server_keys_of(&b.gateway, &s->prepared.keys);
+	lacks = hsmlink_lacks(s->hsm, &s->prepared.keys);
+	if (lacks) {
+		/* The token may have it since it was asked: the manager's next try will tell. */
+		hsmlink_ask(s->hsm);
+		(void)snprintf(why, room, "%s", lacks);
 		err = -EXDEV;
 	} else {
 		err = broker_prepare_bundle(s->broker, b.statement.serial, b.statement.body,
@@ -156,6 +153,8 @@ static void apply_op(void *ctx)
 	struct server *s = ctx;
 
 	broker_apply_prepared(s->broker, s->prepared.directory);
+	s->keys = s->prepared.keys;
+	hsmlink_rekey(s->hsm, &s->keys);
 	broker_bundle_until(s->broker, s->prepared.not_after_ms);
 	admit_sync(s->admit, s->broker);
 	server_bundle_in_force(s, s->prepared.serial, s->online_path);

@@ -6,6 +6,7 @@
 #define SSDTF_CORE_SERVER_IMPL_H
 
 #include "userspace/base/file.h"
+#include "userspace/bundle/bundle.h"
 #include "userspace/base/pool.h"
 #include "userspace/broker/broker.h"
 #include "userspace/core/admit.h"
@@ -55,7 +56,9 @@ struct server {
 	struct {
 		struct directory *directory;
 		uint64_t serial, not_after_ms;
+		struct hsmlink_keys keys;
 	} prepared; /* checked, and about to be in force */
+	bool reload_again; /* when the token has told what keys it has */
 	struct broker *broker;
 	struct journal journal;
 	uint64_t mono_ms, wall_ms;
@@ -85,7 +88,6 @@ void server_retire(struct server *s);
 int server_choose_bundle(struct server *s, uint64_t serial_min, struct bundlefile *ret_b,
 			 char why[BUNDLEFILE_ERROR_BYTES]) must_check;
 int server_start_bundlein(struct server *s) must_check;
-bool server_is_for_our_token(const struct server *s, const struct bundle_gateway *b);
 /* A bundle was applied. */
 void server_bundle_in_force(struct server *s, uint64_t serial, const char *path);
 
@@ -93,6 +95,8 @@ extern const struct broker_ops server_ops;
 extern const struct answer_ops server_answer_ops;
 extern const struct stream_events server_stream_events;
 void server_accepted(void *ctx, int fd);
+/* What of a bundle is for the key processes. */
+void server_keys_of(const struct bundle_gateway *b, struct hsmlink_keys *ret_k);
 void server_token_done(void *ctx, struct broker_token_job *job);
 ring_complete_fn server_complete_poll;
 

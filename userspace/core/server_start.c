@@ -74,8 +74,7 @@ static void load_bundle(struct server *s, uint64_t serial_min, struct bundlefile
 
 	if (err)
 		exit_with(exit_code_of_bundle(err), "%s", why);
-	s->keys.broker = ret_b->gateway.broker.signing;
-	memcpy(s->keys.unwrap_key_hash, ret_b->gateway.unwrap_key_hash, 32);
+	server_keys_of(&ret_b->gateway, &s->keys);
 	s->bundle_serial = ret_b->statement.serial;
 }
 
