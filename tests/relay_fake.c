@@ -63,7 +63,13 @@ static void io_token(void *io, struct hsm_job *job)
 
 static void io_forget(void *io, const uint8_t grant_id[GRANT_ID_BYTES])
 {
-	of(io)->forgotten++;
+	struct fake_relay *f = of(io);
+
+	f->forgotten++;
+	for (unsigned i = 0; i < f->n_outlets; i++)
+		f->outlets[i].forgotten |=
+			f->outlets[i].absent &&
+			!memcmp(f->outlets[i].grant_id, grant_id, GRANT_ID_BYTES);
 }
 
 static enum hsm_status convert(struct fake_relay *f, struct hsm_job *job)
@@ -76,6 +82,8 @@ static enum hsm_status convert(struct fake_relay *f, struct hsm_job *job)
 			continue;
 		if (o == f->refused_key)
 			return HSM_BAD_KEY;
+		if (o->forgotten)
+			return HSM_NO_KEY;
 		memcpy(point.b, job->input, sizeof(point.b));
 		NEED(job->blob.n && !p256_point_check(bytes_of(point.b, sizeof(point.b))));
 		NEED(!grant_convert(&o->rk, &point, job->output));
@@ -247,7 +255,7 @@ static void write_outlets(struct fake_relay *f, struct bytes_writer *w)
 				   .scope = bytes_str(FAKE_SCOPE),
 				   .n_filters = 1,
 				   .filters = { bytes_str(o->filter) } },
-			.wrapped_rk = bytes_str("wrapped"),
+			.wrapped_rk = bytes_str(o->wrapped),
 			.name = bytes_str(o->name),
 			.prefix = bytes_str(o->prefix),
 			.domain = bytes_str(o->domain),
@@ -346,6 +354,7 @@ static struct fake_outlet outlet_of(struct fake_relay *f, const char *name, uint
 		.domain = name,
 		.filter = "#",
 		.group = group,
+		.wrapped = "wrapped",
 		.grant_id = { 0xbb, id },
 	};
 

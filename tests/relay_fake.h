@@ -30,8 +30,10 @@ struct fake_key {
 struct fake_outlet {
 	const char *name, *prefix, *domain, *filter;
 	uint32_t rotate_seconds;
-	bool group;  /* ends in a hop secret */
-	bool absent; /* not in the next bundle */
+	bool group;	/* ends in a hop secret */
+	bool absent;	/* not in the next bundle */
+	bool forgotten; /* by the token, until its key is loaded again */
+	const char *wrapped;
 	uint8_t grant_id[GRANT_ID_BYTES];
 	struct secret32 rk, d;
 };

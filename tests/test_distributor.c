@@ -827,9 +827,9 @@ TEST_F(relay, outlet_taken_away)
 	relay_downstream(f->relay, false);
 	ASSERT_TRUE(fake_deliver(f, &a, 1, 7, false, false));
 	fake_settle(f); /* signed, no session */
-	envelope_sender_init(&f->senders[0].context, HPKE_SUITE_AES_128_GCM, FAKE_KEY_ID, &f->scope)
-		? abort()
-		: (void)0;
+	ASSERT_EQ(envelope_sender_init(&f->senders[0].context, HPKE_SUITE_AES_128_GCM, FAKE_KEY_ID,
+				       &f->scope),
+		  0);
 	b = fake_message(f, 0, "t", "2", 1, false);
 	ASSERT_TRUE(fake_deliver(f, &b, 1, 8, false, false)); /* with the token */
 	f->outlets[1].absent = true;
@@ -844,6 +844,18 @@ TEST_F(relay, outlet_taken_away)
 	EXPECT_EQ(f->n_pubacks, 2);
 	EXPECT_EQ(f->relay->stats.withdrawn, 2);
 	EXPECT_TRUE(relay_idle(f->relay));
+}
+
+/* A key that was wrapped anew is another one to the token. */
+TEST_F(relay, outlet_wrapped_anew)
+{
+	struct fake_relay *f = self->f;
+
+	fake_relay_replan(f);
+	EXPECT_EQ(f->forgotten, 0);
+	f->outlets[1].wrapped = "wrapped anew";
+	fake_relay_replan(f);
+	EXPECT_EQ(f->forgotten, 1);
 }
 
 /* --- sessions --------------------------------------------------------------------------------- */
@@ -913,6 +925,22 @@ TEST_F(relay, upstream_again)
 	EXPECT_EQ(f->n_out, 6);
 }
 
+/* One that nobody repeats is passed on, acknowledged to nobody, and gone. */
+TEST_F(relay, orphan)
+{
+	struct fake_relay *f = self->f;
+	struct fake_message m = fake_message(f, 0, "t", "1", 1, false);
+
+	ASSERT_TRUE(fake_deliver(f, &m, 1, 1, false, false));
+	relay_upstream(f->relay, false);
+	fake_settle(f);
+	relay_upstream(f->relay, true);
+	ASSERT_EQ(f->n_out, 2);
+	fake_acknowledge_all(f, 0);
+	EXPECT_EQ(f->n_pubacks, 0);
+	EXPECT_TRUE(relay_idle(f->relay));
+}
+
 /* No more than the window is out; packet ids of what is out are not given twice. */
 TEST_F(relay, window)
 {
@@ -932,7 +960,13 @@ TEST_F(relay, window)
 		for (unsigned k = 0; k < i; k++)
 			EXPECT_NE(f->out[i].packet_id, f->out[k].packet_id);
 	}
-	for (unsigned i = 0; i < 200; i++) {
+	f->relay->packet_id_next = f->out[5].packet_id;
+	fake_acknowledge(f, 0);
+	fake_settle(f);
+	ASSERT_EQ(f->n_out, 65);
+	for (unsigned k = 1; k < 64; k++)
+		EXPECT_NE(f->out[64].packet_id, f->out[k].packet_id);
+	for (unsigned i = 1; i < 200; i++) {
 		if (i >= f->n_out)
 			fake_settle(f);
 		fake_acknowledge(f, i);

@@ -465,7 +465,8 @@ static void sighted(struct relay *r, const struct outgoing *o)
 	free(topic);
 }
 
-/* Not in use: at most RELAY_WINDOW_MAX are, and they were given out one after the other. */
+/* Not in use. What was sent before and is to be sent again stands in front of what never was, so
+ * all ids that are in use are in `sent` when one is drawn. */
 static uint16_t packet_id(struct relay *r)
 {
 	for (;;) {
@@ -476,13 +477,6 @@ static uint16_t packet_id(struct relay *r)
 		r->packet_id_next = id == RELAY_PACKET_ID_MAX ? 1 : (uint16_t)(id + 1);
 		list_for_each(pos, &r->sent)
 			used |= list_entry(pos, struct outgoing, link)->packet_id == id;
-		list_for_each(pos, &r->unsent) {
-			const struct outgoing *o = list_entry(pos, struct outgoing, link);
-
-			if (!o->again)
-				break; /* those that were sent before stand in front */
-			used |= o->packet_id == id;
-		}
 		if (!used)
 			return id;
 	}
