@@ -225,6 +225,7 @@ TEST_OF_test_manager := userspace/manager
 TEST_OF_test_audit := userspace/manager
 TEST_OF_test_trace := userspace/manager
 TEST_OF_test_distribution := userspace/manager
+TEST_OF_test_rotation := userspace/manager
 TEST_OF_test_upgrade := userspace/manager
 TEST_OF_test_csv := userspace/manager
 TEST_OF_test_bulk := userspace/manager

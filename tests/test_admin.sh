@@ -220,6 +220,54 @@ expect 0 'show party' 'publishes=hall'
 ! grep -q k_adm out
 tap $? 'shows no admission key'
 
+# --- distribution ----------------------------------------------------------------------------
+ec_key dist
+ec_key opening
+cat dist.pub rsa.pub opening.pub >dist.keys
+admin enrol distributor --id dist --public dist.pub
+expect 65 'half a distributor' 'ssdtf-hsmd keygen'
+admin enrol distributor --id dist --generate dist
+expect 64 'whose keys are made elsewhere'
+admin enrol distributor --id dist --public dist.keys
+expect 0 'enrol a distributor' 'roles=distributor'
+admin outlet add --name out --scope hall --distributor dist --topic public
+expect 67 'an outlet without a hop' 'hop --scope hall --distributor dist'
+admin bundle distributor --id dist --out dist.bundle
+expect 67 'a bundle without a hop'
+admin hop --scope hall --distributor dev-1
+expect 67 'a hop to a device' 'not as a distributor'
+admin hop --scope hall --distributor dist
+expect 0 'hop' 'added hop='
+admin hop --scope hall --distributor dist --no-proof
+expect 65 'on other terms'
+admin outlet add --name out --scope hall --distributor dist --topic hall/out
+expect 65 'where devices publish' 'meets topics of scope "hall"'
+admin outlet add --name out --scope hall --distributor dist --topic 'public/#'
+expect 65 'no topic'
+admin outlet add --name out --scope hall --distributor dist --topic public --rotate-seconds 0
+expect 64 'ids that change all the time'
+admin outlet add --name out --scope hall --distributor dist --topic public --ids shared \
+	--rotate-seconds 3600
+expect 0 'outlet add' 'topics=public/#'
+admin outlet add --name mine --scope hall --distributor dist --topic private --receiver r-2
+expect 0 'an outlet for one receiver'
+admin scope add --name wide --filter '#'
+expect 65 'a scope that would take its topics' 'outlet'
+admin grant --outlet out --receiver r-1
+expect 0 'a grant behind it' 'outlet=out'
+admin grant --outlet out --scope hall --receiver r-1
+expect 64 'behind it and not' 'exclude each other'
+admin grant --outlet out --receiver r-1 --no-proof
+expect 65 'there is no proof behind it'
+admin grant --outlet mine --receiver r-1
+expect 65 'behind one for another' 'alone'
+admin list outlets
+expect 0 'list outlets' 'outlet=out scope=hall distributor=dist gateway=gw ids=shared'
+admin show outlet mine
+expect 0 'show outlet' 'receivers=r-2'
+admin list grants
+expect 0 'list grants' 'kind=behind-outlet outlet=out'
+
 # --- bundles ---------------------------------------------------------------------------------
 cat >verify.py <<'END'
 # A stranger's reading of the statement format: MANAGER.PUB FILE KIND; prints the serial.
@@ -228,7 +276,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 key = serialization.load_pem_public_key(open(sys.argv[1], "rb").read())
 whole = open(sys.argv[2], "rb").read()
-kinds = {"gateway": 4, "bundle": 5}
+kinds = {"gateway": 4, "bundle": 5, "distributor": 7}
 magic, version, kind, serial, begin, end, n = struct.unpack(">HBBQQQI", whole[:32])
 assert (magic, version, kind) == (0x5D7E, 1, kinds[sys.argv[3]])
 assert len(whole) == 32 + n + 64
@@ -248,9 +296,15 @@ expect 0 'bundle gateway' 'serial='
 tap "$([[ $(stat -c %a gw.bundle) == 600 ]]; echo $?)" 'mode of a bundle'
 admin bundle party --id r-1 --out r-1.bundle
 expect 0 'bundle party'
+admin bundle distributor --id dist --out dist.bundle
+expect 0 'bundle distributor'
+admin bundle distributor --id r-1 --out x
+expect 67 'of no distributor'
 if ((have_python)); then
 	one=$(verify gw.bundle gateway) && two=$(verify r-1.bundle bundle) && ((two > one))
 	tap $? 'both hold under manager.pub, the later serial is higher'
+	verify dist.bundle distributor >/dev/null
+	tap $? 'and so does the distributor'\''s'
 	printf '\001' | dd of=r-1.bundle bs=1 seek=33 conv=notrunc 2>/dev/null
 	! verify r-1.bundle bundle >/dev/null
 	tap $? 'a bent one does not'
@@ -260,7 +314,8 @@ fi
 admin bundle all --out-dir all
 expect 0 'bundle all'
 files=$(cd all && echo -- *)
-want='-- gateway-gw.bundle party-dev-1.bundle party-r-1.bundle party-r-2.bundle party-sleepy.bundle'
+want='-- distributor-dist.bundle gateway-gw.bundle party-dev-1.bundle party-r-1.bundle'
+want+=' party-r-2.bundle party-sleepy.bundle'
 tap "$([[ $files == "$want" ]]; echo $?)" 'one file each'
 admin bundle party --id nobody --out x
 expect 67 'of nobody'
@@ -277,9 +332,81 @@ tap "$([[ -L link ]]; echo $?)" 'which is still there'
 "$O/ssdtf-admin" list scopes >/dev/full 2>err
 tap "$(($? != 74))" 'standard output is full'
 
+# --- rotation --------------------------------------------------------------------------------
+admin list scopes
+cp out scopes.before
+admin rotate scope --name hall --dry-run
+expect 0 'rotate scope, dry' 'dry run: nothing is changed'
+grep -q '^replaced grant=' out && grep -q '^rotated scope=hall .*epoch=2' out
+tap $? 'says what would change'
+admin list scopes
+cmp -s out scopes.before
+tap $? 'and changes nothing'
+admin rotate scope --name hall --overlap-hours 1
+expect 0 'rotate scope' 'epoch=2 grants=6'
+admin rotate scope --name hall
+expect 75 'again, too early' 'rotate it again after that'
+admin rotate scope --name none
+expect 67 'no such scope'
+admin rotate party --id dev-1
+expect 65 'rotate party with nothing new' '--public, --encryption or --generate'
+admin rotate party --id dev-1 --public dev.pub
+expect 65 'with its own key' 'no key is new'
+ec_key dev2
+admin rotate party --id dev-1 --public dev2.pub
+expect 0 'rotate party' 'signing=yes encryption=no'
+ec_key dev3
+admin rotate party --id dev-1 --public dev3.pub
+expect 75 'again, too early' 'its previous key holds'
+admin rotate party --id r-2 --generate r-2
+expect 65 'new keys in the folder of the old' 'no key is new'
+admin rotate party --id r-2 --generate r-2-new --dry-run
+expect 0 'rotate a receiver, dry' 'signing=yes encryption=yes'
+tap "$([[ ! -e r-2-new ]]; echo $?)" 'makes no folder'
+admin rotate party --id r-2 --generate r-2-new
+expect 0 'rotate a receiver' 'encryption=yes'
+openssl pkey -in r-2-new/encryption.pem -noout
+tap $? 'its new key is there'
+admin rotate admission --id dev-1
+expect 0 'rotate admission' 'rotated admission=dev-1'
+admin rotate admission --all
+expect 75 'of all, too early for one' 'dev-1'
+admin rotate admission
+expect 64 'of whom' '--id or --all is missing'
+ec_key broker2
+cat broker2.pub rsa.pub >gateway2.pub
+admin rotate gateway --id gw --public gateway2.pub
+expect 64 'rotate gateway' '--from or --in-hours is missing'
+admin rotate gateway --id gw --public gateway2.pub --from tomorrow
+expect 65 'at no time' '2027-01-31T23:59:59Z'
+admin rotate gateway --id gw --public gateway2.pub --in-hours 0
+expect 65 'at once' 'before it signs'
+admin rotate gateway --id gw --public gateway2.pub --in-hours 2
+expect 0 'rotate gateway' 'unwrapping=no'
+admin show gateway gw
+expect 0 'show gateway' 'next_from='
+admin set --update-days 7
+expect 0 'set'
+admin bundle gateway --id gw --out rotated.bundle
+expect 0 'a bundle that says so'
+admin check
+expect 0 'check'
+
 # --- revocation ------------------------------------------------------------------------------
+admin revoke grant --outlet out --receiver r-1
+expect 0 'revoke a grant behind an outlet' 'grants=2'
+admin revoke grant --outlet mine --receiver r-2
+expect 65 'the only one' 'revoke the outlet'
+admin revoke outlet mine
+expect 0 'revoke an outlet' 'outlet=mine'
+admin revoke hop --scope hall --distributor dist
+expect 0 'revoke a hop, with what is behind it' 'hop=dist/hall'
+admin list outlets
+tap "$([[ ! -s out ]]; echo $?)" 'no outlet is left'
+admin revoke hop --scope hall --distributor dist
+expect 0 'again' 'unchanged'
 admin revoke grant --scope hall --receiver r-2
-expect 0 'revoke a grant' 'grants=1'
+expect 0 'revoke a grant' 'grants='
 admin revoke grant --scope hall --receiver r-2
 expect 0 'again' 'unchanged'
 admin revoke grant --scope yard --receiver r-2
@@ -375,6 +502,9 @@ admin enrol receiver --id keep --generate keep
 survives enrol enrol receiver --id k-N --generate k-N
 survives 'scope add' scope add --name k-N --filter t/N
 survives grant grant --scope k-N --receiver keep
+admin hop --scope k-1 --distributor dist
+survives 'outlet add' outlet add --name k-N --scope k-1 --distributor dist --topic public/N
+survives 'rotate scope' rotate scope --name k-1 --overlap-hours 0
 survives allow scope allow --scope k-N --device dev-1
 survives 'bundle gateway' bundle gateway --id gw --out killed.bundle
 ((have_python)) && one=$(verify killed.bundle gateway)
@@ -384,6 +514,7 @@ if ((have_python)); then
 	for file in later/*.bundle; do
 		kind=bundle
 		[[ $file == later/gateway* ]] && kind=gateway
+		[[ $file == later/distributor* ]] && kind=distributor
 		two=$(verify "$file" $kind) && ((two > one)) || bad=1
 	done
 	tap $bad 'every bundle holds, and none has a serial of before'
@@ -411,7 +542,7 @@ for ((round = 1; round <= kills_each; round++)); do
 	fi
 done
 tap $bad 'killed and repeated: init'
-echo "# $killed killed of $((kills_each * 9))"
-tap "$((killed * 4 < kills_each * 9))" 'kills did meet commands at work'
+echo "# $killed killed of $((kills_each * 11))"
+tap "$((killed * 4 < kills_each * 11))" 'kills did meet commands at work'
 
 tap_done

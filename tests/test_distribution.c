@@ -7,88 +7,6 @@
 #include "userspace/manager/hop.h"
 #include "userspace/manager/outlet.h"
 
-static const char reading[] = "21.5 C";
-
-/* What a device sealed, and what the keys on its way make of it. */
-struct sealed {
-	uint8_t bytes[ENVELOPE_SEALED_BYTES(sizeof(reading))];
-	struct envelope e;
-	struct p256_point enc;
-};
-
-static void seal(const struct record_scope *scope, struct sealed *s)
-{
-	struct envelope_sender sender;
-
-	ASSERT_EQ(envelope_sender_init(&sender, (enum hpke_suite)scope->suite, scope->key_id,
-				       &scope->a),
-		  0);
-	ASSERT_EQ(envelope_seal(&sender, 1, T0, bytes_str("dev-1"), bytes_str("hall/a"),
-				bytes_str(reading), s->bytes),
-		  0);
-	ASSERT_EQ(envelope_parse(bytes_of(s->bytes, ENVELOPE_SEALED_BYTES(strlen(reading))), &s->e),
-		  0);
-	s->enc = sender.enc;
-	envelope_sender_deinit(&sender);
-}
-
-static struct secret32 key_of(struct fixture_token *self, struct bytes wrapped)
-{
-	uint8_t pkcs8[RSA_WRAPPED_BYTES_MAX];
-	struct secret32 rk;
-
-	ASSERT_EQ(unwrap(self->rsa, wrapped, pkcs8, sizeof(pkcs8)), P256_PKCS8_BYTES);
-	memcpy(rk.b, pkcs8 + P256_PKCS8_BYTES - P256_SCALAR_BYTES, P256_SCALAR_BYTES);
-	return rk;
-}
-
-/* One conversion on the way: x is what came before, and what comes of it. */
-static void step(const struct secret32 *rk, uint8_t x[P256_X_BYTES])
-{
-	struct p256_point p;
-
-	ASSERT_EQ(p256_point_lift(x, &p), 0);
-	ASSERT_EQ(grant_convert(rk, &p, x), 0);
-}
-
-/* Does x open with d? */
-static bool opens_with(const struct sealed *s, const struct record_grant *g,
-		       const struct secret32 *d, const uint8_t x[P256_X_BYTES])
-{
-	struct secret32 dh;
-	uint8_t plain[64];
-
-	ASSERT_EQ(grant_dh(d, x, &dh), 0);
-	if (envelope_open(&s->e, &dh, &g->a, plain))
-		return false;
-	ASSERT_BYTES(plain, reading, strlen(reading));
-	return true;
-}
-
-static bool receiver_opens(const char *id, const struct sealed *s, const struct record_grant *g,
-			   const uint8_t x[P256_X_BYTES])
-{
-	struct grant_terms t = { .key_id = g->key_id, .x = g->x, .b = g->b };
-	struct secret32 private, d;
-	char file[80];
-
-	snprintf(file, sizeof(file), "%s/encryption.pem", id);
-	private = private_of(file);
-	memcpy(t.grant_id, g->grant_id, sizeof(t.grant_id));
-	ASSERT_EQ(grant_secret_receiver(&t, &private, &d), 0);
-	return opens_with(s, g, &d, x);
-}
-
-static void enrol_distributor(struct fixture_token *self, const char *id)
-{
-	char file[80];
-
-	snprintf(file, sizeof(file), "%s.pub", id);
-	make_key(NULL, file);
-	append(file, "rsa");
-	COMMAND(self, T0, 0, enrol_with(self, id, RECORD_ROLE_DISTRIBUTOR, file, NULL));
-}
-
 static int hop(struct fixture_token *self, const char *scope)
 {
 	const struct hop_terms t = {
@@ -127,50 +45,6 @@ static void make_distribution(struct fixture_token *self)
 	COMMAND(self, T0, 0, outlet(self, "all", "public/all", NULL));
 	COMMAND(self, T0, 0, outlet(self, "one", "public/one", "c-2"));
 	COMMAND(self, T0, 0, grant_outlet(self, "all", "c-1"));
-}
-
-/* Bundles stay where a view into them is used: each kind has memory of its own. */
-static struct bytes kept_body(struct fixture_token *self, const char *name,
-			      enum statement_kind kind)
-{
-	static uint8_t kept[3][65536];
-	static unsigned next;
-	struct bytes body = open_bundle(self, name, kind).body;
-	uint8_t *to = kept[next++ % 3];
-
-	ASSERT_TRUE(body.n <= sizeof(kept[0]));
-	memcpy(to, body.p, body.n);
-	return bytes_of(to, body.n);
-}
-
-/* The gateway's grant by receiver, outlet's upstream or not. */
-static struct bundle_gateway_grant gateway_grant(struct bundle_gateway b, const char *receiver,
-						 const char *upstream, const char *filter)
-{
-	struct bundle_gateway_grant g;
-
-	for (uint32_t i = 0; i < b.n_grants; i++) {
-		ASSERT_EQ(bundle_gateway_next_grant(&b.grants, &g), 0);
-		if (bytes_equal(g.grant.receiver, bytes_str(receiver)) &&
-		    bytes_equal(g.grant.upstream, bytes_str(upstream)) &&
-		    bytes_equal(g.grant.filters[0], bytes_str(filter)))
-			return g;
-	}
-	harness_fail(__FILE__, __LINE__, true, "no grant of %s", receiver);
-	harness_end();
-}
-
-static struct bundle_outlet find_outlet(struct bundle_distributor d, const char *name)
-{
-	struct bundle_outlet o;
-
-	for (uint16_t i = 0; i < d.n_outlets; i++) {
-		ASSERT_EQ(bundle_distributor_next_outlet(&d.outlets, &o), 0);
-		if (bytes_equal(o.name, bytes_str(name)))
-			return o;
-	}
-	harness_fail(__FILE__, __LINE__, true, "no outlet %s", name);
-	harness_end();
 }
 
 static struct record_grant only_grant(struct fixture_token *self, const char *id)
@@ -463,20 +337,6 @@ TEST_F(token, what_is_not_there)
 }
 
 /* --- taking it back ------------------------------------------------------------------------ */
-
-static int64_t count(struct fixture_token *self, const char *sql)
-{
-	struct registry_query q;
-	int64_t n = -1;
-
-	open_at(self, T0);
-	q = registry_query(&self->m.registry, sql);
-	if (registry_step(&q))
-		n = registry_int(&q, 0);
-	ASSERT_EQ(registry_end(&q), 0);
-	done(self, 0, 0);
-	return n;
-}
 
 #define GRANTS_LEFT(self)  count(self, "SELECT count(*) FROM grants")
 #define OUTLETS_LEFT(self) count(self, "SELECT count(*) FROM outlet")

@@ -318,7 +318,6 @@ static void receive(struct fixture_token *self, const char *id, struct envelope 
 
 TEST_F(token, a_reading_that_two_receivers_open)
 {
-	static const char reading[] = "21.5 C";
 	uint8_t sealed[ENVELOPE_SEALED_BYTES(sizeof(reading))], x[2][P256_X_BYTES];
 	struct bundle_party device;
 	struct bundle_gateway gateway;

@@ -37,8 +37,7 @@ static int check_room(struct manager *m, const char *party)
 	return manager_fail_registry(m, err);
 }
 
-static int load_both(struct manager *m, const char *scope, const char *device,
-		     struct party *party)
+static int load_both(struct manager *m, const char *scope, const char *device, struct party *party)
 {
 	struct scope *s = malloc(sizeof(*s));
 	int err;

@@ -111,8 +111,9 @@ static int sign_and_write(struct bundle_work *k, enum statement_kind kind, uint6
 	int err = sign_statement(k->m, &s, k->whole, WHOLE_ROOM, &n);
 
 	if (!err)
-		err = manager_fail_file(
-			k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600), "write", file);
+		err = manager_fail_file(k->m,
+					file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600),
+					"write", file);
 	if (!err)
 		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,
 			      serial, n, file);

@@ -93,13 +93,13 @@ int list_gateways(struct manager *m)
 
 int list_scopes(struct manager *m)
 {
-	struct registry_query q =
-		registry_query(&m->registry,
-			       "SELECT name, key_id, epoch, suite, not_after_ms,"
-			       " (SELECT count(*) FROM filter WHERE scope = name),"
-			       " (SELECT count(*) FROM permission WHERE scope = name),"
-			       " (SELECT count(*) FROM grants WHERE grants.key_id = epoch.key_id),"
-			       " kept_until_ms FROM scope JOIN epoch ON epoch.scope = name ORDER BY name, epoch");
+	struct registry_query q = registry_query(
+		&m->registry,
+		"SELECT name, key_id, epoch, suite, not_after_ms,"
+		" (SELECT count(*) FROM filter WHERE scope = name),"
+		" (SELECT count(*) FROM permission WHERE scope = name),"
+		" (SELECT count(*) FROM grants WHERE grants.key_id = epoch.key_id),"
+		" kept_until_ms FROM scope JOIN epoch ON epoch.scope = name ORDER BY name, epoch");
 	char name[MANAGER_ID_ROOM], end[TIME_ROOM], kept[TIME_ROOM];
 
 	while (registry_step(&q))

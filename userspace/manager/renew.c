@@ -78,7 +78,8 @@ static void tell(struct manager *m, const struct grant *old, const struct grant 
 {
 	char old_hex[GRANTS_HEX_ROOM], hex[GRANTS_HEX_ROOM];
 
-	(void)fprintf(m->out, "replaced grant=%s by=%s key_id=%u receiver=%s gateway=%s outlet=%s\n",
+	(void)fprintf(m->out,
+		      "replaced grant=%s by=%s key_id=%u receiver=%s gateway=%s outlet=%s\n",
 		      text_hex(bytes_of(old->id, sizeof(old->id)), old_hex),
 		      text_hex(bytes_of(g->id, sizeof(g->id)), hex), g->key_id, g->receiver,
 		      g->gateway, g->outlet[0] ? g->outlet : "-");

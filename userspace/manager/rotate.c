@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#define _XOPEN_SOURCE 700 /* strptime */
-#define _DEFAULT_SOURCE	  /* timegm */
+#define _XOPEN_SOURCE	700 /* strptime */
+#define _DEFAULT_SOURCE	    /* timegm */
 #include "userspace/manager/rotate.h"
 
 #include <errno.h>
@@ -28,8 +28,8 @@ int rotate_time(struct manager *m, const char *text, uint64_t *ret_ms)
 	time_t s = end && !*end ? timegm(&tm) : -1;
 
 	if (s < 0)
-		return manager_fail(m, -EINVAL,
-				    "\"%.40s\" is no time such as 2027-01-31T23:59:59Z", text);
+		return manager_fail(m, -EINVAL, "\"%.40s\" is no time such as 2027-01-31T23:59:59Z",
+				    text);
 	*ret_ms = (uint64_t)s * 1000;
 	return 0;
 }

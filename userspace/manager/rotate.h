@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Keys replaced by others, without a gap: the old one holds until the overlap's end. One rotation of
- * a thing at a time: another one while the overlap runs is refused, since two old keys are one too
- * many for those who are to tell them apart.
+ * Keys replaced by others, without a gap: the old one holds until the overlap's end. One rotation
+ * of a thing at a time: another one while the overlap runs is refused, since two old keys are one
+ * too many for those who are to tell them apart.
  */
 #ifndef SSDTF_MANAGER_ROTATE_H
 #define SSDTF_MANAGER_ROTATE_H
@@ -15,9 +15,9 @@
 #define ROTATE_KEEP_DAYS_MAX	      3660
 
 /*
- * A new epoch with a key of its own. Devices may seal to the old one until the overlap's end, and so
- * many days longer it is converted for those who could read it. Scalars and secrets of epochs for
- * which that is over are wiped by the way.
+ * A new epoch with a key of its own. Devices may seal to the old one until the overlap's end, and
+ * so many days longer it is converted for those who could read it. Scalars and secrets of epochs
+ * for which that is over are wiped by the way.
  */
 int rotate_scope(struct manager *m, const char *name, uint32_t overlap_hours,
 		 uint32_t keep_days) must_check;
@@ -37,9 +37,9 @@ int rotate_party(struct manager *m, const struct rotate_party *r) must_check;
 int rotate_admission(struct manager *m, const char *id, uint32_t overlap_hours) must_check;
 
 /*
- * What `ssdtf-hsmd keygen` prints with its next keys: the broker signs by the new one from that time
- * on, and grants are made anew for a new unwrapping key, the old ones holding for the overlap after
- * it. Where the next signing key is in use already, it becomes the present one.
+ * What `ssdtf-hsmd keygen` prints with its next keys: the broker signs by the new one from that
+ * time on, and grants are made anew for a new unwrapping key, the old ones holding for the overlap
+ * after it. Where the next signing key is in use already, it becomes the present one.
  */
 int rotate_gateway(struct manager *m, const char *id, const char *file, uint64_t from_ms,
 		   uint32_t overlap_hours) must_check;

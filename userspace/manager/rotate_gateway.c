@@ -37,8 +37,8 @@ static int make_plan(struct manager *m, const char *file, const struct gateway *
 	p->signing = !same(&p->keys.broker, present);
 	p->unwrap = !bytes_equal(bytes_of(p->keys.spki, p->keys.spki_bytes),
 				 bytes_of(g->spki, g->spki_bytes));
-	p->bundle = p->keys.has_bundle &&
-		    !(g->has_bundle_key && same(&p->keys.bundle, &g->bundle_key));
+	p->bundle =
+		p->keys.has_bundle && !(g->has_bundle_key && same(&p->keys.bundle, &g->bundle_key));
 	if (!p->promote && !p->signing && !p->unwrap && !p->bundle)
 		return manager_fail(m, -EINVAL, "gateway \"%s\": no key is new", g->id);
 	if (p->signing && p->promote && same(&p->keys.broker, &g->broker))
@@ -50,9 +50,10 @@ static int make_plan(struct manager *m, const char *file, const struct gateway *
 static int old_grants_until(struct manager *m, const char *id, uint64_t *ret_until)
 {
 	struct registry_query q = registry_query(
-		&m->registry, "SELECT max(grants.not_after_ms) FROM grants JOIN epoch USING (key_id)"
-			      " WHERE kept_until_ms = 0 AND next IS NOT NULL AND upstream IS NULL"
-			      " AND gateway = ?");
+		&m->registry,
+		"SELECT max(grants.not_after_ms) FROM grants JOIN epoch USING (key_id)"
+		" WHERE kept_until_ms = 0 AND next IS NOT NULL AND upstream IS NULL"
+		" AND gateway = ?");
 	uint64_t until = 0;
 	int err;
 

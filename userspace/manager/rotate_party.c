@@ -88,8 +88,7 @@ static int drop_same(struct manager *m, const struct party *p, struct brought *b
 	if (p->has_encryption &&
 	    !memcmp(b->encryption_key.b, p->encryption.b, sizeof(p->encryption.b)))
 		b->encryption = false;
-	if (bytes_equal(bytes_of(b->unwrap, b->unwrap_bytes),
-			bytes_of(p->unwrap, p->unwrap_bytes)))
+	if (bytes_equal(bytes_of(b->unwrap, b->unwrap_bytes), bytes_of(p->unwrap, p->unwrap_bytes)))
 		b->unwrap_bytes = 0;
 	if (b->signing || b->encryption || b->unwrap_bytes)
 		return 0;
@@ -102,7 +101,8 @@ static int check_signing(struct manager *m, const struct party *p, const struct 
 {
 	if (p->flags & RECORD_PARTY_ZK)
 		return manager_fail(m, -EINVAL,
-				    "\"%s\": its id is made of its key; enrol the new key's id", p->id);
+				    "\"%s\": its id is made of its key; enrol the new key's id",
+				    p->id);
 	if (p->flags & RECORD_PARTY_CLAIM)
 		return manager_fail(m, -EINVAL, "\"%s\": has claimed no key of its own yet", p->id);
 	if (p->has_previous && !memcmp(b->signing_key.b, p->previous.b, sizeof(p->previous.b)))
@@ -114,10 +114,11 @@ static int check_signing(struct manager *m, const struct party *p, const struct 
 static int old_grants_until(struct manager *m, const struct party *p, uint64_t *ret_until)
 {
 	struct registry_query q = registry_query(
-		&m->registry, "SELECT max(grants.not_after_ms) FROM grants JOIN epoch USING (key_id)"
-			      " WHERE kept_until_ms = 0 AND next IS NOT NULL"
-			      " AND ((receiver = ?1 AND b IS NOT NULL AND b <> ?2)"
-			      "  OR upstream = ?1)");
+		&m->registry,
+		"SELECT max(grants.not_after_ms) FROM grants JOIN epoch USING (key_id)"
+		" WHERE kept_until_ms = 0 AND next IS NOT NULL"
+		" AND ((receiver = ?1 AND b IS NOT NULL AND b <> ?2)"
+		"  OR upstream = ?1)");
 	uint64_t until = 0;
 	int err;
 
@@ -149,8 +150,8 @@ static int check(struct manager *m, const struct party *p, const struct brought 
 	if (!err && (b->encryption || b->unwrap_bytes))
 		err = old_grants_until(m, p, &until);
 	return err ? err
-		   : rotate_check_overlap(m, "party", p->id,
-					  "grants for its previous key hold", until);
+		   : rotate_check_overlap(m, "party", p->id, "grants for its previous key hold",
+					  until);
 }
 
 /* One key, one use: none of the four is another. */

@@ -57,8 +57,9 @@ static int wipe_old(struct manager *m, const char *name)
 static int end_epoch(struct manager *m, uint32_t key_id, uint64_t overlap_ms, uint64_t kept_ms)
 {
 	struct registry_query q = registry_query(
-		&m->registry, "UPDATE epoch SET kept_until_ms = ?1, not_after_ms ="
-			      " iif(not_after_ms = 0, ?2, min(not_after_ms, ?2)) WHERE key_id = ?3");
+		&m->registry,
+		"UPDATE epoch SET kept_until_ms = ?1, not_after_ms ="
+		" iif(not_after_ms = 0, ?2, min(not_after_ms, ?2)) WHERE key_id = ?3");
 
 	registry_bind_int(&q, (int64_t)kept_ms);
 	registry_bind_int(&q, (int64_t)overlap_ms);

@@ -20,11 +20,12 @@
 static int note(struct manager *m, enum statement_kind kind, const char *subject,
 		const char *gateway, struct bytes body)
 {
-	struct registry_query q = registry_query(
-		&m->registry, "INSERT INTO statement (kind, subject, gateway, at_ms, body)"
-			      " VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE"
-			      " SET gateway = excluded.gateway, at_ms = excluded.at_ms,"
-			      " body = excluded.body, serial = NULL, whole = NULL");
+	struct registry_query q =
+		registry_query(&m->registry,
+			       "INSERT INTO statement (kind, subject, gateway, at_ms, body)"
+			       " VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE"
+			       " SET gateway = excluded.gateway, at_ms = excluded.at_ms,"
+			       " body = excluded.body, serial = NULL, whole = NULL");
 
 	registry_bind_int(&q, (int64_t)kind);
 	registry_bind_text(&q, subject);
@@ -58,8 +59,8 @@ int update_grant(struct manager *m, const struct grant *g)
 	int err = 0;
 
 	if (!grants_is_hop(g))
-		err = ask(m, "SELECT 1 FROM party WHERE id = ? AND bundle_serial > 0", g->receiver, 0,
-			  &has_bundle);
+		err = ask(m, "SELECT 1 FROM party WHERE id = ? AND bundle_serial > 0", g->receiver,
+			  0, &has_bundle);
 	if (err || !has_bundle)
 		return err;
 	return note(m, STATEMENT_GRANT, text_hex(bytes_of(g->id, sizeof(g->id)), hex), g->gateway,
@@ -247,9 +248,9 @@ static int forget_void(struct manager *m)
 static int store(struct manager *m, int64_t kind, const char *subject, uint64_t serial,
 		 struct bytes whole)
 {
-	struct registry_query q = registry_query(
-		&m->registry, "UPDATE statement SET serial = ?, whole = ?, at_ms = ?"
-			      " WHERE kind = ? AND subject = ?");
+	struct registry_query q =
+		registry_query(&m->registry, "UPDATE statement SET serial = ?, whole = ?, at_ms = ?"
+					     " WHERE kind = ? AND subject = ?");
 
 	registry_bind_int(&q, (int64_t)serial);
 	registry_bind_blob(&q, whole);
@@ -262,9 +263,10 @@ static int store(struct manager *m, int64_t kind, const char *subject, uint64_t 
 /* The noted one that comes next, signed; *ret_more false where there was none. */
 static int sign_next(struct manager *m, struct work *k, const char *gateway, bool *ret_more)
 {
-	struct registry_query q = registry_query(
-		&m->registry, "SELECT kind, subject, body FROM statement WHERE whole IS NULL"
-			      " AND gateway IN ('', ?) ORDER BY kind, subject LIMIT 1");
+	struct registry_query q =
+		registry_query(&m->registry,
+			       "SELECT kind, subject, body FROM statement WHERE whole IS NULL"
+			       " AND gateway IN ('', ?) ORDER BY kind, subject LIMIT 1");
 	struct bytes_writer w = bytes_writer_of(k->record, sizeof(k->record));
 	struct statement s = { 0 };
 	char subject[MANAGER_ID_ROOM] = "";
@@ -308,9 +310,9 @@ int update_sign(struct manager *m, const char *gateway)
 
 int update_write(struct manager *m, const char *gateway, struct bytes_writer *w)
 {
-	struct registry_query q = registry_query(
-		&m->registry, "SELECT whole FROM statement WHERE whole IS NOT NULL"
-			      " AND gateway IN ('', ?) ORDER BY serial");
+	struct registry_query q =
+		registry_query(&m->registry, "SELECT whole FROM statement WHERE whole IS NOT NULL"
+					     " AND gateway IN ('', ?) ORDER BY serial");
 	uint8_t *count = bytes_write_space(w, sizeof(uint32_t));
 	uint32_t n = 0;
 
