@@ -192,6 +192,7 @@ TEST_OF_test_bundle := userspace/bundle
 TEST_OF_test_claim := userspace/bundle
 TEST_OF_test_idtable := userspace/bundle
 TEST_OF_test_online := userspace/bundle
+TEST_OF_test_bundle_hops := userspace/bundle
 TEST_OF_test_hsm := hsm
 TEST_OF_test_token := hsm
 TEST_OF_test_hsmd := hsm
