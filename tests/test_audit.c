@@ -136,8 +136,8 @@ TEST_F(audit, listed)
 
 /* --- an editor without a key --------------------------------------------------------------- */
 
-/* Hashes from `from` on, made to fit what the rows say now: previous and hash of each. */
-static void make_hashes_fit(struct manager_env *e, int64_t from)
+/* Hashes of the rows from..to, made to fit what they say now: previous and hash of each. */
+static void make_fit(struct manager_env *e, int64_t from, int64_t to)
 {
 	struct registry r = { 0 };
 	struct registry_query q, u;
@@ -148,7 +148,7 @@ static void make_hashes_fit(struct manager_env *e, int64_t from)
 	q = registry_query(&r, "SELECT " AUDIT_COLUMNS " FROM entry ORDER BY number");
 	while (registry_step(&q)) {
 		audit_read_row(&q, &entry);
-		if (entry.number < from) {
+		if (entry.number < from || entry.number > to) {
 			memcpy(previous, entry.hash.p, sizeof(previous));
 			continue;
 		}
@@ -163,6 +163,11 @@ static void make_hashes_fit(struct manager_env *e, int64_t from)
 	}
 	ASSERT_EQ(registry_end(&q), 0);
 	ASSERT_EQ(sqlite3_close(r.db), SQLITE_OK);
+}
+
+static void make_hashes_fit(struct manager_env *e, int64_t from)
+{
+	make_fit(e, from, INT64_MAX);
 }
 
 static const struct tampering {
@@ -336,6 +341,12 @@ TEST_F(audit, unsigned_until_covered)
 	add(e, "two", UNSIGNED);
 	EXPECT_EQ(verify(e), 0);
 	EXPECT_SAID(e, "whole entries=2 signed=0 uncovered=2 head=0");
+	keep(e, "good");
+	sql(e, "UPDATE entry SET reason = x'6f6b' WHERE number = 1");
+	make_fit(e, 1, 1);
+	EXPECT_EQ(verify(e), -EBADMSG);
+	EXPECT_SAID(e, "entry 2 does not follow the entry before it");
+	restore(e, "good");
 	add(e, "three", SIGNED);
 	EXPECT_EQ(verify(e), 0);
 	EXPECT_SAID(e, "whole entries=3 signed=1 uncovered=0 head=3");

@@ -275,6 +275,24 @@ TEST_F(trace, without_the_token)
 	EXPECT_SAID(e, "whole entries=5 signed=2 uncovered=0 head=5");
 }
 
+/* The token is there, and fails when it is to sign: no answer, and entries all the same. */
+TEST_F(trace, token_that_cannot_sign)
+{
+	struct manager_env *e = &self->e;
+	struct raw raw;
+
+	raw_open(&raw);
+	ASSERT_EQ(raw.f->C_DestroyObject(raw.session,
+					 raw_find(&raw, MANAGER_KEY_LABEL, CKO_PRIVATE_KEY)),
+		  CKR_OK);
+	raw_close(&raw);
+	EXPECT_EQ(ask(e, KNOWN, NULL, "a broken meter", "ids.db"), -ENOKEY);
+	expect_logged(e, "result=failed outcome=\"token \\\"gateway\\\": no object labelled");
+	EXPECT_EQ(ask(e, UNKNOWN, NULL, "another", "ids.db"), -ESRCH);
+	expect_logged(e, "reason=\"another\"");
+	expect_logged(e, "knows no such external id\" signed=no");
+}
+
 /* With a log that does not hold nobody gets an answer, and the attempt is in it. */
 TEST_F(trace, broken_log)
 {
