@@ -39,14 +39,9 @@ CFLAGS_hsm := $(call pkgs,--cflags,p11-kit-1)
 # Layers, lowest first: a folder may include itself and what is named behind it.
 # tools/lint reads these lines too.
 LAYERS := userspace/base userspace/mqtt userspace/crypto userspace/bundle hsm userspace/broker \
-	userspace/core userspace/manager userspace/client/lib userspace/client userspace/admit \
-	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/fleet \
-	bench/page bench
-	userspace/core userspace/distributor userspace/manager userspace/client/lib \
-	userspace/client userspace/admit userspace/ctl bench/lab bench/flood bench/flow \
-	bench/ceiling bench/reach bench/page bench
-	userspace/core userspace/client/lib userspace/client userspace/manager userspace/admit \
-	userspace/ctl bench/lab bench/flood bench/flow bench/ceiling bench/reach bench/page bench
+	userspace/core userspace/distributor userspace/client/lib userspace/client \
+	userspace/manager userspace/admit userspace/ctl bench/lab bench/flood bench/flow \
+	bench/ceiling bench/reach bench/fleet bench/page bench
 DEPS_userspace/base := bpf
 DEPS_userspace/mqtt := userspace/base
 DEPS_userspace/crypto := userspace/base bpf
@@ -57,7 +52,6 @@ DEPS_userspace/core := userspace/broker hsm userspace/mqtt userspace/bundle user
 	userspace/base bpf
 DEPS_userspace/distributor := hsm userspace/mqtt userspace/bundle userspace/crypto userspace/base \
 	bpf
-DEPS_userspace/manager := hsm userspace/bundle userspace/crypto userspace/base
 DEPS_userspace/manager := userspace/client userspace/client/lib hsm userspace/bundle \
 	userspace/crypto userspace/base bpf
 DEPS_userspace/client/lib := userspace/bundle userspace/crypto userspace/base bpf
@@ -81,7 +75,6 @@ LIBS_hsm :=
 LIBS_userspace/broker :=
 LIBS_userspace/core := -luring -lsqlite3 -lconfuse -lbpf -lpthread
 LIBS_userspace/distributor := -lsqlite3 -lconfuse
-LIBS_userspace/manager := -lsqlite3
 LIBS_userspace/manager := -lsqlite3 -lqrencode
 LIBS_userspace/client := -lmosquitto
 LIBS_userspace/admit := -lbpf

@@ -64,10 +64,12 @@ struct keys {
 static int make_keys(void *ctx)
 {
 	const struct keys *k = ctx;
+	const struct keygen_config config = { .token = k->throwaway->config,
+					      .public_file = k->public };
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* else it ends a second later */
 	log_init("ssdtf-bench", LOG_LEVEL_WARN);
-	return keygen_run(&k->throwaway->config, k->public);
+	return keygen_run(&config);
 }
 
 void throwaway_make(struct throwaway *t, const char *dir)

@@ -116,13 +116,16 @@ def state_directory():
     refused(CONFIG, g.state_dir + ": must belong to the broker's user and have mode 0700")
     os.chmod(g.state_dir, 0o700)
     database = os.path.join(g.state_dir, "broker.db")
-    for version, code in ((7, DATAERR), (1, None)):
+    db = sqlite3.connect(database)
+    own = db.execute("PRAGMA user_version").fetchone()[0]
+    db.close()
+    for version, code in ((own + 6, DATAERR), (own, None)):
         db = sqlite3.connect(database)
         db.execute("PRAGMA user_version = %d" % version)
         db.commit()
         db.close()
         if code:
-            refused(code, "schema version 7; this program reads version 1")
+            refused(code, "schema version %d; this program reads version %d" % (version, own))
     g.start_broker()
     tap.equal(g.broker.stop(), 0, "exit code")
 
