@@ -22,7 +22,7 @@ static void check_record(struct session *s, const struct delivery *d)
 	ASSERT_TRUE(list_empty(&c->link) || !list_empty(&s->durable->link));
 	ASSERT_FALSE(c->freed);
 	ASSERT_TRUE(d->message->durable && d->message->durable->rows > 0);
-	ASSERT_TRUE(c->state == DURABLE_NEW || d->message->durable->number > 0);
+	ASSERT_TRUE(c->state != DURABLE_STORED || d->message->durable->number > 0);
 	if (d->qos == 2 && d->state != DELIVERY_WAITING)
 		ASSERT_EQ(c->packet_id, d->packet_id);
 }
