@@ -213,6 +213,51 @@ TEST_F(token, an_outlet_for_one)
 	EXPECT_TRUE(strstr(said, "alone") != NULL);
 }
 
+/* Taken at one gateway, published at another: each learns its part, and no more. */
+TEST_F(token, an_outlet_at_another_gateway)
+{
+	const struct bundle_terms at1 = { .gateway = "gw" }, at2 = { .gateway = "gw2" };
+	struct outlet_terms t = { .name = "far",
+				  .scope = "hall",
+				  .distributor = "dist",
+				  .prefix = "public/far",
+				  .gateway = "gw2" };
+	struct bundle_gateway here, there;
+	struct bundle_distributor d;
+	struct bundle_gateway_grant own, behind;
+	struct bundle_party b;
+
+	make_world(self);
+	enrol_second_gateway(self);
+	enrol_distributor(self, "dist");
+	COMMAND(self, T0, 0, hop(self, "hall"));
+	COMMAND(self, T0, 0, outlet_add(&self->m, &t));
+	COMMAND(self, T0, 0, grant_outlet(self, "far", "r-1"));
+	BUNDLE(self, T0, 0, bundle_make_gateway(&self->m, &at1, in_base("g1")));
+	ASSERT_EQ(bundle_gateway_decode(kept_body(self, "g1", STATEMENT_GATEWAY), &here), 0);
+	BUNDLE(self, T0, 0, bundle_make_gateway(&self->m, &at2, in_base("g2")));
+	ASSERT_EQ(bundle_gateway_decode(kept_body(self, "g2", STATEMENT_GATEWAY), &there), 0);
+	EXPECT_EQ(here.n_grants, 2 + 1); /* two readers, and the hop */
+	(void)gateway_grant(here, "dist", "", "hall/#");
+	ASSERT_EQ(there.n_grants, 2);
+	own = gateway_grant(there, "dist", "dist", "public/far/#");
+	behind = gateway_grant(there, "r-1", "", "public/far/#");
+	ASSERT_BYTES(behind.grant.from, own.grant.grant_id, GRANT_ID_BYTES);
+	BUNDLE(self, T0, 0, bundle_make_distributor(&self->m, &no_terms, "dist", in_base("d")));
+	ASSERT_EQ(bundle_distributor_decode(kept_body(self, "d", STATEMENT_DISTRIBUTOR), &d), 0);
+	EXPECT_TRUE(bytes_equal(d.from.gateway_id, bytes_str("gw")));
+	EXPECT_TRUE(bytes_equal(d.to.gateway_id, bytes_str("gw2")));
+	BUNDLE(self, T0, 0, bundle_make_party(&self->m, &at2, "r-1", in_base("p")));
+	ASSERT_EQ(bundle_party_decode(open_bundle(self, "p", STATEMENT_BUNDLE).body, &b), 0);
+	EXPECT_EQ(b.n_grants, 1);
+	/* The place where it is taken is revoked: nothing of the chain is left. */
+	COMMAND(self, T0, 0, revoke_gateway(&self->m, "gw"));
+	BUNDLE(self, T0, 0, bundle_make_gateway(&self->m, &at2, in_base("g2")));
+	ASSERT_EQ(bundle_gateway_decode(kept_body(self, "g2", STATEMENT_GATEWAY), &there), 0);
+	EXPECT_EQ(there.n_grants, 0);
+	EXPECT_EQ(there.n_revoked, 1);
+}
+
 /* --- what is refused ----------------------------------------------------------------------- */
 
 TEST_F(token, the_same_again_and_other_terms)

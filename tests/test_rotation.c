@@ -9,6 +9,7 @@
 #include "userspace/manager/hop.h"
 #include "userspace/manager/outlet.h"
 #include "userspace/manager/rotate.h"
+#include "userspace/manager/update.h"
 
 #define HOUR_MS 3600000ull
 #define DAY_MS	(24 * HOUR_MS)
@@ -687,9 +688,11 @@ TEST_F(token, statements_that_travel)
 	r.public_file = in_base("n.pub");
 	COMMAND(self, T0, 0, rotate_party(&self->m, &r));
 	ASSERT_STREQ(updates(self, T0), "1 3 3");
-	/* A month after it was signed it is old. */
-	ASSERT_STREQ(updates(self, T0 + 30 * DAY_MS), "1 3 3");
-	ASSERT_STREQ(updates(self, T0 + 30 * DAY_MS + 1), "");
+	/* Where a week was set, it is old after that. */
+	open_at(self, T0);
+	done(self, registry_set(&self->m.registry, UPDATE_DAYS_SETTING, "7"), 0);
+	ASSERT_STREQ(updates(self, T0 + 7 * DAY_MS), "1 3 3");
+	ASSERT_STREQ(updates(self, T0 + 7 * DAY_MS + 1), "");
 }
 
 TEST_F(token, a_new_epoch_is_stated)
@@ -711,6 +714,7 @@ TEST_F(token, a_new_epoch_is_stated)
 	ASSERT_EQ(bundle_gateway_next_update(&p.gateway.updates, &whole, &s), 0);
 	ASSERT_EQ(record_grant_decode(s.body, &g), 0);
 	EXPECT_EQ(g.key_id, scope.key_id);
+	ASSERT_STREQ(updates(self, T0 + 30 * DAY_MS), "1 2 2");
 	/* Another gateway's bundle has the scope, and not this one's grants. */
 	enrol_second_gateway(self);
 	BUNDLE(self, T0, 0,
@@ -718,6 +722,12 @@ TEST_F(token, a_new_epoch_is_stated)
 				   in_base("g2")));
 	ASSERT_EQ(bundle_gateway_decode(kept_body(self, "g2", STATEMENT_GATEWAY), &p.gateway), 0);
 	EXPECT_EQ(p.gateway.n_updates, 1);
+	/* A month after it was signed it is old. */
+	BUNDLE(self, T0 + 30 * DAY_MS + 1, 0,
+	       bundle_make_gateway(&self->m, &(struct bundle_terms){ .gateway = "gw" },
+				   in_base("g")));
+	ASSERT_EQ(bundle_gateway_decode(kept_body(self, "g", STATEMENT_GATEWAY), &p.gateway), 0);
+	EXPECT_EQ(p.gateway.n_updates, 0);
 }
 
 TEST_F(token, times_as_text)

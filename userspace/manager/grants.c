@@ -262,7 +262,8 @@ static int load_source(struct grants_maker *k, const struct grant *g)
 	k->has_source = false;
 	if (g->has_from) {
 		err = grants_load(k->m, g->from, &k->up);
-		BUG_ON(!err && (!grants_is_hop(&k->up) || k->up.key_id != g->key_id));
+		if (!err && (!grants_is_hop(&k->up) || k->up.key_id != g->key_id))
+			err = manager_fail(k->m, -EIO, "%s: registry: damaged", k->m->config.dir);
 		if (!err)
 			err = open_secret(k->m, &k->up, &k->s->from);
 	} else {

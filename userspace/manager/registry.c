@@ -179,6 +179,7 @@ static const char schema_2_sql[] =
 	"  PRIMARY KEY (kind, subject),"
 	"  CHECK ((serial IS NULL) = (whole IS NULL))"
 	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX statement_unsigned ON statement (kind, subject) WHERE whole IS NULL;"
 	/* Parties that were given a claim code (PROTOCOL 15). While it waits, the party's signing
 	 * key is that of the code; with its claim it gets the one that it made. gateway is where
 	 * the code sends it: no reference, for that one may be revoked meanwhile. */
@@ -190,10 +191,8 @@ static const char schema_2_sql[] =
 	"  made_ms INTEGER NOT NULL,"		       /* the code */
 	"  claimed_ms INTEGER NOT NULL DEFAULT 0,"
 	"  CHECK ((state = 'claimed') = (signing IS NOT NULL))"
-	") STRICT, WITHOUT ROWID;";
-
-/* Version 3: what `push` and `serve` write down. */
-static const char schema_3_sql[] =
+	") STRICT, WITHOUT ROWID;"
+	/* What `push` and `serve` write down. */
 	"CREATE TABLE online ("
 	"  gateway TEXT PRIMARY KEY REFERENCES gateway ON DELETE CASCADE,"
 	"  made_serial INTEGER NOT NULL DEFAULT 0,"    /* of the last bundle made for it */
@@ -223,7 +222,6 @@ static const struct {
 } steps[] = {
 	{ schema_1_sql, "PRAGMA application_id = " APPLICATION_ID "; PRAGMA user_version = 1;" },
 	{ schema_2_sql, "PRAGMA user_version = 2;" },
-	{ schema_3_sql, "PRAGMA user_version = 3;" },
 };
 
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(steps))
