@@ -462,10 +462,10 @@ void registry_copy(struct registry_query *q, int column, void *out, size_t n)
 
 	if (q->rc != SQLITE_ROW)
 		return;
-	if (v.n == n)
-		memcpy(out, v.p, n);
-	else
+	if (v.n != n)
 		q->rc = SQLITE_CORRUPT;
+	else if (n) /* an empty view may be at NULL, which memcpy() does not take */
+		memcpy(out, v.p, n);
 }
 
 void registry_text(struct registry_query *q, int column, char *out, size_t room)
