@@ -8,6 +8,7 @@
 #include "userspace/base/text.h"
 #include "userspace/manager/bulk.h"
 #include "userspace/manager/claimcode.h"
+#include "userspace/manager/revoke.h"
 #include "userspace/manager/scope.h"
 
 #define HEADER "id,scopes,clock,keys\n"
@@ -231,6 +232,9 @@ TEST_F(bulk, takes_codes_that_were_left)
 	good(self, HEADER "dev-a,heat,yes,\n",
 	     "enrolled=1 changed=0 unchanged=0 codes=1 labels=1\n");
 	read_code(e, "codes/dev-a.claim", &left);
+	ASSERT_EQ(number(e, "DELETE FROM history WHERE subject = 'dev-a' AND action = 'enrol'"
+			    " RETURNING 1"),
+		  1);
 	ASSERT_EQ(number(e, "DELETE FROM permission RETURNING 1"), 1);
 	ASSERT_EQ(number(e, "DELETE FROM party RETURNING 1"), 1);
 	EXPECT_EQ(number(e, "SELECT count(*) FROM claim"), 0); /* it goes with the party */
@@ -238,6 +242,14 @@ TEST_F(bulk, takes_codes_that_were_left)
 	     "enrolled=1 changed=0 unchanged=0 codes=1 labels=1\n");
 	read_code(e, "codes/dev-a.claim", &taken);
 	ASSERT_BYTES(taken.secret, left.secret, sizeof(left.secret));
+	expect_fits(e, "dev-a", &taken);
+
+	/* Of one who was revoked since it may be in other hands. */
+	ASSERT_EQ(ENV_IN_TRANSACTION(e, 0, revoke_party(&e->m, "dev-a", PARTY_ANY_ROLE)), 0);
+	good(self, HEADER "dev-a,heat,yes,\n",
+	     "enrolled=1 changed=0 unchanged=0 codes=1 labels=1\n");
+	read_code(e, "codes/dev-a.claim", &taken);
+	EXPECT_TRUE(memcmp(taken.secret, left.secret, sizeof(left.secret)) != 0);
 	expect_fits(e, "dev-a", &taken);
 
 	/* Half of one is made anew. */

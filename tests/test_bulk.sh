@@ -172,6 +172,16 @@ assert [e["signed"] for e in log] == [True] * 4 + [False]
 assert all(a["hash"] == b["previous"] for a, b in zip(log, log[1:]))
 assert all(e["result"] == "failed" and e["action"] == "trace" for e in log)'
 tap $? 'audit list --json is JSON, and a chain'
+bad=0
+for ((round = 0; round < $(tap_rounds 8); round++)); do
+	"$admin" trace $id --reason kill --table t >/dev/null 2>&1 &
+	sleep "0.0$((RANDOM % 10))$((RANDOM % 10))"
+	kill -9 $! 2>/dev/null
+	wait $! 2>/dev/null
+	"$admin" audit verify >out 2>err || bad=1
+	((bad)) && tap_note <err
+done
+tap $bad 'killed at any moment, the log is whole'
 sql state/audit.db "UPDATE entry SET reason = x'6f6b' WHERE number = 2"
 tap_refuses 65 'audit.db: entry 2 was changed' "$admin" audit verify
 tap "$([[ $(stat -c %a state/audit.db) == 600 ]]; echo $?)" 'the log is for one alone'

@@ -346,14 +346,18 @@ static int check_line(struct bulk *b, struct line *l)
 
 /* --- what a line says is done -------------------------------------------------------------- */
 
-/* A code that lies there was made by a run that did not come to its end. */
+/*
+ * A code that lies there for somebody who was never enrolled was made by a run that did not come to
+ * its end. For one who was, and is not any more, it may be the very code that was stolen.
+ */
 static int give_code(struct bulk *b, const struct line *l, struct party *p)
 {
 	struct claim_code code;
+	uint64_t enrolled_ms = 0;
 	bool found = false;
-	int err = 0;
+	int err = manager_noted(b->m, "enrol", l->id, &enrolled_ms);
 
-	if (!b->o->dry_run)
+	if (!err && !enrolled_ms && !b->o->dry_run)
 		err = claimcode_read(b->m, b->o->folder, &b->gateway, l->id, &code, &found);
 	if (!err && !found)
 		claimcode_make(b->m, &b->gateway, l->id, &code);

@@ -11,8 +11,7 @@
  *
  * The file is read twice at least: nothing is written before every line was found good. Memory does
  * not grow with it. The same file again changes nothing, and mends what a crash left out: a code
- * that lies in the folder for a device that is not enrolled yet is taken, so that one that was
- * printed already stays good.
+ * that lies in the folder for a device that never was enrolled is taken.
  */
 #ifndef SSDTF_MANAGER_BULK_H
 #define SSDTF_MANAGER_BULK_H
