@@ -119,6 +119,7 @@ static void day_init(struct day *d, bool plain)
 
 	*d = (struct day){ .plain = plain };
 	fake_config(plain, &config);
+	config.durable = !plain || harness_random() % 2;
 	config.limits.inflight_max = 4;
 	config.limits.output_bytes_soft = plain ? 200 : 2000;
 	config.limits.queue_high_water = 16;

@@ -426,7 +426,8 @@ TEST_F(store, schema_before_is_upgraded)
 	static const char before_sql[] =
 		"DROP TABLE session; DROP TABLE subscription; DROP TABLE message;"
 		"DROP TABLE delivery; DROP TABLE release; DROP TABLE incoming; DROP TABLE retained;"
-		"INSERT INTO replay VALUES ('dev', 7, 1, 2, 0); UPDATE gateway SET bundle_serial = 12;"
+		"INSERT INTO replay VALUES ('dev', 7, 1, 2, 0);"
+		"UPDATE gateway SET bundle_serial = 12;"
 		"PRAGMA user_version = 2";
 	unsigned n = 0;
 	const struct store_sink sink = {

@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: MIT
-"""Sessions that outlive the broker. It is killed with SIGKILL at random moments under load and started
-again, while senders and receivers whose sessions are kept connect again and go on as MQTT 4.4 says.
-In the end nothing that was acknowledged is missing, each receiver has each sender's messages in order,
-at QoS 2 each once, and what is retained is there: plain, sealed, and with the real programs."""
+"""Sessions that outlive the broker. It is killed with SIGKILL at random moments under load and
+started again, while senders and receivers whose sessions are kept connect again and go on as MQTT
+4.4 says. In the end nothing that was acknowledged is missing, each receiver has each sender's
+messages in order, at QoS 2 each once, and what is retained is there: plain, sealed, and with the
+real programs."""
 
 import collections
 import os

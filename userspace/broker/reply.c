@@ -19,7 +19,7 @@ void replies_init(struct replies *r)
 	list_init(&r->out);
 }
 
-static void send(struct broker_conn *c, struct bytes packet)
+static void give(struct broker_conn *c, struct bytes packet)
 {
 	uint8_t *out = conn_out(c, packet.n);
 
@@ -46,7 +46,7 @@ void reply_send(struct broker_conn *c, struct bytes packet, bool wait)
 	if (c->state == CONN_CLOSED)
 		return;
 	if (!c->n_replies && !wait)
-		return send(c, packet);
+		return give(c, packet);
 	r = pool_alloc(&b->pool, sizeof(*r) + packet.n);
 	if (!r)
 		return conn_fail(c, "no memory for its answer");
@@ -71,7 +71,7 @@ void replies_release(struct broker *b, struct list *replies)
 
 	while ((r = list_first(replies, struct reply, wait))) {
 		if (r->conn->state == CONN_OPEN)
-			send(r->conn, bytes_of(r->packet, r->n));
+			give(r->conn, bytes_of(r->packet, r->n));
 		reply_free(b, r);
 	}
 }
