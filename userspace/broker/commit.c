@@ -71,7 +71,6 @@ void commit_deinit(struct broker *b)
 	release(&c->acks_out, ack_drop);
 	release_opens(&c->opens, false);
 	release_opens(&c->opens_out, false);
-	replies_deinit(b);
 	while (!list_empty(&c->revoked)) {
 		struct pending_revoked *r = list_first(&c->revoked, struct pending_revoked, link);
 

@@ -55,6 +55,7 @@ struct broker_conn *broker_conn_open(struct broker *b, void *conn_io, const uint
 	c->state = CONN_NEW;
 	c->last_rx_ms = b->mono_ms;
 	list_init(&c->blocked);
+	list_init(&c->replies);
 	timer_init(&c->timer, timer_fired);
 	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.connect_timeout_ms);
 	list_add_tail(&b->conns, &c->link);
@@ -84,6 +85,7 @@ static void forget(struct broker_conn *c, bool publish_will)
 		message_put(&b->pool, c->will);
 	c->will = NULL;
 	c->pauses = 0;
+	replies_close(c);
 	if (c->secure) {
 		acks_close(c);
 		list_del(&c->secure->updates.ready);

@@ -77,6 +77,7 @@ struct broker_conn {
 	unsigned refs; /* jobs and waiting acknowledgements that point here */
 	uint8_t pauses;
 	unsigned n_replies;
+	struct list replies;	 /* what waits to be said to it (reply.h) */
 	struct session *session; /* OPEN */
 	struct timer timer;	 /* CONNECT, response or keep-alive */
 	uint64_t last_rx_ms;

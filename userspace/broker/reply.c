@@ -7,8 +7,9 @@
 #include "userspace/broker/engine.h"
 
 struct reply {
-	struct list wait;
-	struct broker_conn *conn; /* counted */
+	struct list link; /* in the connection's, in order */
+	struct list wait; /* in replies.next or replies.out */
+	struct broker_conn *conn;
 	size_t n;
 	uint8_t packet[];
 };
@@ -27,15 +28,14 @@ static void give(struct broker_conn *c, struct bytes packet)
 		memcpy(out, packet.p, packet.n);
 }
 
-static void reply_free(struct broker *b, struct reply *r)
+static void take_out(struct broker *b, struct reply *r)
 {
 	struct broker_conn *c = r->conn;
 
+	list_del(&r->link);
 	list_del(&r->wait);
-	pool_free(&b->pool, r);
 	if (--c->n_replies <= b->config.limits.verify_pending_max / 2)
 		conn_resume(c, CONN_PAUSE_REPLIES);
-	conn_put(c);
 }
 
 void reply_send(struct broker_conn *c, struct bytes packet, bool wait)
@@ -50,11 +50,12 @@ void reply_send(struct broker_conn *c, struct bytes packet, bool wait)
 	r = pool_alloc(&b->pool, sizeof(*r) + packet.n);
 	if (!r)
 		return conn_fail(c, "no memory for its answer");
-	conn_get(c);
 	r->conn = c;
 	r->n = packet.n;
 	memcpy(r->packet, packet.p, packet.n);
+	list_init(&r->link);
 	list_init(&r->wait);
+	list_add_tail(&c->replies, &r->link);
 	list_add_tail(&b->commit.replies.next, &r->wait);
 	if (++c->n_replies >= b->config.limits.verify_pending_max)
 		conn_pause(c, CONN_PAUSE_REPLIES);
@@ -70,17 +71,18 @@ void replies_release(struct broker *b, struct list *replies)
 	struct reply *r;
 
 	while ((r = list_first(replies, struct reply, wait))) {
-		if (r->conn->state == CONN_OPEN)
-			give(r->conn, bytes_of(r->packet, r->n));
-		reply_free(b, r);
+		take_out(b, r); /* first: giving it may end the connection, and with it the rest */
+		give(r->conn, bytes_of(r->packet, r->n));
+		pool_free(&b->pool, r);
 	}
 }
 
-void replies_deinit(struct broker *b)
+void replies_close(struct broker_conn *c)
 {
-	struct list *all[] = { &b->commit.replies.next, &b->commit.replies.out };
+	struct reply *r;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
-		while (!list_empty(all[i]))
-			reply_free(b, list_first(all[i], struct reply, wait));
+	while ((r = list_first(&c->replies, struct reply, link))) {
+		take_out(c->broker, r);
+		pool_free(&c->broker->pool, r);
+	}
 }

@@ -21,11 +21,12 @@ struct replies {
 };
 
 void replies_init(struct replies *r);
-void replies_deinit(struct broker *b);
 /* The packet: once all that has changed so far is stored, or at once, if none before it waits. */
 void reply_send(struct broker_conn *c, struct bytes packet, bool wait);
 /* What waits for the next commit waits for this one; or has nothing more to wait for. */
 void replies_formed(struct broker *b);
 void replies_release(struct broker *b, struct list *replies);
+/* The connection closes: nothing is owed to it any more. */
+void replies_close(struct broker_conn *c);
 
 #endif
