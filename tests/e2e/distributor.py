@@ -28,8 +28,8 @@ g = d = rnd = None
 class Distributor:
     """Its token, hsmd and program. Bundles are made by deliver()."""
 
-    def __init__(self, g, name):
-        self.g, self.id = g, name
+    def __init__(self, g, name, downstream=None):
+        self.g, self.id, self.downstream = g, name, downstream
         self.base = gateway.folder()
         self.token = gateway.Token(self.base, name)
         self.run_dir = os.path.join(self.base, "run")
@@ -50,8 +50,9 @@ class Distributor:
     def write_config(self):
         gateway.write(self.config, (
             'manager-key = "%s"\nbundle = "bundle"\nstate-dir = "state"\nhsm-sockets = "run"\n'
-            'upstream = "%s:%d"\nlimits {\n%s}\n') % (
+            'upstream = "%s:%d"\n%slimits {\n%s}\n') % (
                 self.g.manager.public, self.g.host, self.g.port,
+                self.downstream and 'downstream = "%s:%d"\n' % self.downstream.address or "",
                 "".join("\t%s = %s\n" % pair for pair in self.limits.items())))
 
     def command(self, *args):
@@ -73,7 +74,8 @@ class Distributor:
             self.wait_open()
 
     def wait_open(self, count=1):
-        self.process.wait_text(r"broker=\S+ session=open", count=count, seconds=40)
+        for role in ("upstream", "downstream") if self.downstream else ("broker",):
+            self.process.wait_text(r"%s=\S+ session=open" % role, count=count, seconds=40)
 
     def reload(self):
         pattern = r"^.*bundle=(in-force|refused|unchanged).*$"
@@ -392,8 +394,8 @@ class Sender(threading.Thread):
                 if not self.stop and len(self.waiting) < 20:
                     payload = self.party.sealed("plant", self.topic, b"%d" % self.n, 1)
                     self.waiting.append((self.n, payload))
-                    ids[s.publish(self.topic, payload, 1)] = self.n
                     self.n += 1
+                    ids[s.publish(self.topic, payload, 1)] = self.n - 1
                     time.sleep(0.002 * tap.SCALE)
                 try:
                     s.sort(s.receive(0.001 if len(self.waiting) < 20 else 1))
@@ -414,7 +416,7 @@ def under_load(harm):
     for s in senders:
         s.start()
     for _ in range(KILLS):
-        time.sleep(rnd.uniform(0.1, 0.5) * tap.SCALE)
+        time.sleep(rnd.uniform(0.05, 0.3) * tap.SCALE)
         harm()
     time.sleep(0.2)
     for s in senders:
@@ -459,6 +461,48 @@ def hsmd_killed():
             except (OSError, ValueError):
                 pass
     under_load(harm)
+
+
+@tap.test
+def broker_killed():
+    "kill -9 of the broker under load: the same"
+    def harm():
+        g.broker.kill()
+        g.start_broker()
+    under_load(harm)
+
+
+@tap.test
+def another_broker():
+    "it publishes at another gateway's broker, and holds on to what that one does not take"
+    h = gateway.Gateway(g.manager, "gw-2", workers=1)
+    other = Distributor(g, "dist-2", downstream=h)
+    admin("hop", "--scope", "plant", "--distributor", "dist-2", "--gateway", g.id)
+    h.enrol("receiver", "rx-far")
+    admin("outlet", "add", "--name", "far", "--scope", "plant", "--distributor", "dist-2",
+          "--topic", "far", "--gateway", "gw-2", "--receiver", "rx-far")
+    try:
+        h.start()
+        g.update()
+        other.deliver()
+        other.start_hsmd()
+        other.start()
+        far = Sub(h, "rx-far", "far/#", more=("-c",))
+        pub_ok(g, "dev-1", "plant/dev-1/far", "-q", "1", "-m", "one")
+        m = far.wait_text_message("one")
+        tap.true(is_external(m["origin"]) and m["level"] == 2, "name and level")
+        h.broker.kill()
+        texts = ["while it was away %d" % i for i in range(50)]
+        pub_ok(g, "dev-1", "plant/dev-1/far", "-q", "1", "-l",
+               stdin="".join(t + "\n" for t in texts))
+        h.start_broker()
+        far.wait_messages(51, 60)
+        tap.equal(far.texts(), ["one"] + texts, "texts, in order")
+        far.stop()
+        tap.equal(other.process.stop(), 0, "exit code")
+        tap.equal(other.hsmd.stop(), 0, "exit code of its hsmd")
+    finally:
+        h.stop()
 
 
 @tap.test
