@@ -715,6 +715,24 @@ TEST_F(store, ids)
 	EXPECT_EQ(store_ids_put(self->s, &rows[1], 1), 0);
 }
 
+/* Those that ended go; those without an end, and those that still hold, stay. */
+TEST_F(store, ids_forgotten)
+{
+	struct relay_row rows[] = { row_of(1), row_of(2), row_of(3) };
+	uint8_t external[IDTABLE_EXTERNAL_BYTES];
+	bool more = true;
+
+	rows[0].until_ms = 1000;
+	rows[1].until_ms = 1001;
+	rows[2].until_ms = 0;
+	ASSERT_EQ(store_ids_put(self->s, rows, 3), 0);
+	ASSERT_EQ(store_ids_forget(self->s, 1001, &more), 0);
+	EXPECT_FALSE(more);
+	EXPECT_EQ(store_id_find(self->s, rows[0].lookup, external), -ENOENT);
+	EXPECT_EQ(store_id_find(self->s, rows[1].lookup, external), 0);
+	EXPECT_EQ(store_id_find(self->s, rows[2].lookup, external), 0);
+}
+
 TEST_F(store, serial)
 {
 	EXPECT_EQ(store_serial(self->s), 0);

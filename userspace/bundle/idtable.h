@@ -48,7 +48,8 @@
 	"  trace BLOB NOT NULL,"                                         \
 	"  from_ms INTEGER NOT NULL,"                                    \
 	"  until_ms INTEGER NOT NULL"                                    \
-	") STRICT, WITHOUT ROWID;"
+	") STRICT, WITHOUT ROWID;"                                       \
+	"CREATE INDEX external_until ON external (until_ms);"
 /* ?1: the 16 bytes. One row or none. */
 #define IDTABLE_BY_EXTERNAL_SQL "SELECT trace, from_ms, until_ms FROM external WHERE external = ?1"
 

@@ -56,6 +56,7 @@ static const struct option limits[] = {
 	{ "keepalive-s", KIND_NUMBER, AT(limits.keepalive_s), 5, 3600 },
 	{ "reports-per-second", KIND_NUMBER, AT(limits.reports_per_second), 0, 1000 },
 	{ "anonymity-period-s", KIND_NUMBER, AT(limits.anonymity_period_s), 60, 31536000 },
+	{ "trace-days", KIND_NUMBER, AT(limits.trace_days), 0, 36500 },
 };
 
 #define OPTIONS (ARRAY_SIZE(options) + ARRAY_SIZE(limits))

@@ -33,6 +33,7 @@ struct config_limits {
 	uint32_t keepalive_s;
 	uint32_t reports_per_second;
 	uint32_t anonymity_period_s;
+	uint32_t trace_days; /* ids that ended are deleted after so long; 0: never */
 };
 
 struct config {

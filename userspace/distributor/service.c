@@ -20,6 +20,7 @@
 
 #define PEM_BYTES_MAX 65536
 #define FLUSH_MS      60000 /* numbers of messages reach the disk so often */
+#define FORGET_MS     100   /* between two helpings of ids that are deleted */
 #define STOP_MS	      3000  /* what is under way may take so long at the end */
 #define FDS_MAX	      (HSM_WORKERS_MAX + 2)
 
@@ -488,6 +489,24 @@ static void say_counters(const struct service *s)
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
+/* Once a minute: numbers of messages to the disk, and ids away that nobody is to trace any more. */
+static void look_after_store(struct service *s)
+{
+	uint64_t kept_ms = s->config->limits.trace_days * 86400000ull;
+	bool more = false;
+	int err = 0;
+
+	s->flush_at_ms = s->mono_ms + FLUSH_MS;
+	if (store_flush(s->store))
+		s->sights_lost++;
+	if (kept_ms && s->unix_ms > kept_ms)
+		err = store_ids_forget(s->store, s->unix_ms - kept_ms, &more);
+	if (err)
+		store_trouble(s, err);
+	if (more)
+		s->flush_at_ms = s->mono_ms + FORGET_MS;
+}
+
 static void tick(struct service *s)
 {
 	hsmlink_tick(s->hsm, s->mono_ms);
@@ -495,11 +514,8 @@ static void tick(struct service *s)
 	conn_tick(&s->upstream, s->mono_ms);
 	if (s->downstream != &s->upstream)
 		conn_tick(s->downstream, s->mono_ms);
-	if (s->mono_ms >= s->flush_at_ms) {
-		s->flush_at_ms = s->mono_ms + FLUSH_MS;
-		if (store_flush(s->store))
-			s->sights_lost++;
-	}
+	if (s->mono_ms >= s->flush_at_ms)
+		look_after_store(s);
 }
 
 /* What this turn made goes out together. */

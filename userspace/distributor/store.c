@@ -28,6 +28,7 @@ enum sql {
 	STMT_ROLLBACK,
 	STMT_ID_FIND,
 	STMT_ID_PUT,
+	STMT_IDS_FORGET,
 	STMT_SERIAL,
 	STMT_FILTERS,
 	STMT_FILTERS_CLEAR,
@@ -38,6 +39,7 @@ enum sql {
 	STMT_COUNT,
 	STMT_SEEN_FORGET,
 	STMT_VIEW_FORGET,
+	STMT_VIEW_COUNT,
 	STMT_NEWEST,
 	STMT_VIEWS,
 	STMTS,
@@ -50,6 +52,8 @@ static const char *const statement_sql[STMTS] = {
 	[STMT_ID_FIND] = "SELECT external FROM external WHERE lookup = ?",
 	[STMT_ID_PUT] = "INSERT INTO external (lookup, external, trace, from_ms, until_ms) "
 			"VALUES (?, ?, ?, ?, ?)",
+	[STMT_IDS_FORGET] = "DELETE FROM external WHERE lookup IN (SELECT lookup FROM external "
+			    "WHERE until_ms BETWEEN 1 AND ? LIMIT ?)",
 	[STMT_SERIAL] = "UPDATE distributor SET bundle_serial = ?",
 	[STMT_FILTERS] = "SELECT filter FROM subscription",
 	[STMT_FILTERS_CLEAR] = "DELETE FROM subscription",
@@ -63,6 +67,7 @@ static const char *const statement_sql[STMTS] = {
 	[STMT_SEEN_FORGET] =
 		"DELETE FROM seen WHERE view IN (SELECT id FROM view WHERE period < ?)",
 	[STMT_VIEW_FORGET] = "DELETE FROM view WHERE period < ?",
+	[STMT_VIEW_COUNT] = "SELECT count(*) FROM view WHERE period = ?",
 	[STMT_NEWEST] = "SELECT max(period) FROM view",
 	[STMT_VIEWS] = "SELECT outlet, topic, size_max, messages, count(sender) AS senders "
 		       "FROM view LEFT JOIN seen ON seen.view = view.id WHERE period = ? "
@@ -98,7 +103,8 @@ struct store {
 	struct list lru; /* oldest first */
 	unsigned n_sightings;
 	uint64_t unwritten;
-	uint64_t period; /* the last one that was begun */
+	uint64_t period;  /* the last one that was begun */
+	uint64_t n_views; /* of it */
 };
 
 /* What SQLite's code means to those who only know errno. */
@@ -509,6 +515,20 @@ int store_ids_put(struct store *s, const struct relay_row *rows, unsigned n)
 	return end_transaction(s, err);
 }
 
+int store_ids_forget(struct store *s, uint64_t before_ms, bool *ret_more)
+{
+	int err;
+
+	if (!before_ms)
+		return -EINVAL;
+	bind_number(s, STMT_IDS_FORGET, 1, before_ms - 1);
+	bind_number(s, STMT_IDS_FORGET, 2, STORE_FORGET_MAX);
+	err = run(s, STMT_IDS_FORGET);
+	if (!err)
+		*ret_more = sqlite3_changes(s->db) == STORE_FORGET_MAX;
+	return err;
+}
+
 /* --- anonymity -------------------------------------------------------------------------------- */
 
 static uint64_t size_class(size_t plain_n)
@@ -538,19 +558,29 @@ static void key_of(const struct relay_sight *v, uint64_t period, uint64_t size,
 	memcpy(ret_key, hash, SEEN_BYTES);
 }
 
-static int view_id(struct store *s, const struct relay_sight *v, uint64_t period, uint64_t size,
-		   int64_t *ret_id)
+static int view_find(struct store *s, enum sql which, const struct relay_sight *v, uint64_t period,
+		     bool *ret_row)
 {
-	static const enum sql both[] = { STMT_VIEW_PUT, STMT_VIEW_FIND };
-	bool row = false;
-	int err = 0;
+	bind_number(s, which, 1, period);
+	bind_text(s, which, 2, v->outlet);
+	bind_text(s, which, 3, v->topic);
+	bind_number(s, which, 4, size_class(v->plain_n));
+	return step(s, which, ret_row);
+}
 
-	for (unsigned i = 0; i < ARRAY_SIZE(both) && !err; i++) {
-		bind_number(s, both[i], 1, period);
-		bind_text(s, both[i], 2, v->outlet);
-		bind_text(s, both[i], 3, v->topic);
-		bind_number(s, both[i], 4, size);
-		err = step(s, both[i], &row);
+/* The view's row, made where there is none. */
+static int view_id(struct store *s, const struct relay_sight *v, uint64_t period, int64_t *ret_id)
+{
+	bool row;
+	int err = view_find(s, STMT_VIEW_FIND, v, period, &row);
+
+	if (!err && !row) {
+		if (s->n_views >= STORE_VIEWS_MAX)
+			return -E2BIG;
+		err = view_find(s, STMT_VIEW_PUT, v, period, &row);
+		s->n_views += !err;
+		if (!err)
+			err = view_find(s, STMT_VIEW_FIND, v, period, &row);
 	}
 	if (err)
 		return err;
@@ -558,6 +588,33 @@ static int view_id(struct store *s, const struct relay_sight *v, uint64_t period
 		return -EUCLEAN;
 	*ret_id = sqlite3_column_int64(s->statements[STMT_VIEW_FIND], 0);
 	(void)sqlite3_reset(s->statements[STMT_VIEW_FIND]);
+	return 0;
+}
+
+/* The first sender of a period, or the first since the start: what is too old goes. */
+static int begin_period(struct store *s, uint64_t period)
+{
+	sqlite3_stmt *count = s->statements[STMT_VIEW_COUNT];
+	int err = 0;
+	bool row;
+
+	if (period == s->period)
+		return 0;
+	if (period > STORE_PERIODS_KEPT) {
+		bind_number(s, STMT_SEEN_FORGET, 1, period - STORE_PERIODS_KEPT);
+		bind_number(s, STMT_VIEW_FORGET, 1, period - STORE_PERIODS_KEPT);
+		err = run(s, STMT_SEEN_FORGET);
+		if (!err)
+			err = run(s, STMT_VIEW_FORGET);
+	}
+	bind_number(s, STMT_VIEW_COUNT, 1, period);
+	if (!err)
+		err = step(s, STMT_VIEW_COUNT, &row);
+	if (err)
+		return err;
+	s->n_views = (uint64_t)sqlite3_column_int64(count, 0);
+	s->period = period;
+	(void)sqlite3_reset(count);
 	return 0;
 }
 
@@ -603,7 +660,7 @@ int store_flush(struct store *s)
 	return err;
 }
 
-/* A new sender of a view; and with a new period the oldest goes. */
+/* A new sender of a view. */
 static int first_sight(struct store *s, const struct relay_sight *v, uint64_t period,
 		       struct sighting *to)
 {
@@ -611,22 +668,17 @@ static int first_sight(struct store *s, const struct relay_sight *v, uint64_t pe
 
 	if (err)
 		return err;
-	err = view_id(s, v, period, size_class(v->plain_n), &to->view);
+	err = begin_period(s, period);
+	if (!err)
+		err = view_id(s, v, period, &to->view);
 	if (!err) {
 		bind_number(s, STMT_SEEN_PUT, 1, (uint64_t)to->view);
 		bind_blob(s, STMT_SEEN_PUT, 2, to->key, sizeof(to->key));
 		err = run(s, STMT_SEEN_PUT);
 	}
-	if (!err && period != s->period && period > STORE_PERIODS_KEPT) {
-		bind_number(s, STMT_SEEN_FORGET, 1, period - STORE_PERIODS_KEPT);
-		bind_number(s, STMT_VIEW_FORGET, 1, period - STORE_PERIODS_KEPT);
-		err = run(s, STMT_SEEN_FORGET);
-		if (!err)
-			err = run(s, STMT_VIEW_FORGET);
-	}
 	err = end_transaction(s, err);
-	if (!err)
-		s->period = period;
+	if (err)
+		s->period = 0; /* what was counted of it may have been undone */
 	return err;
 }
 

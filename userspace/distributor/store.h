@@ -50,6 +50,11 @@ int store_id_find(struct store *s, const uint8_t lookup[IDTABLE_LOOKUP_BYTES],
 		  uint8_t ret_external[IDTABLE_EXTERNAL_BYTES]) must_check;
 int store_ids_put(struct store *s, const struct relay_row *rows, unsigned n) must_check;
 
+/* Deletes external ids that ended before then, at most STORE_FORGET_MAX of them. *ret_more: there
+ * may be others. Nobody can trace them afterwards. */
+#define STORE_FORGET_MAX 1000
+int store_ids_forget(struct store *s, uint64_t before_ms, bool *ret_more) must_check;
+
 /* Each filter of the session upstream; fn returns 0, or what ends the reading. */
 int store_filters(struct store *s, int (*fn)(void *ctx, struct bytes filter), void *ctx) must_check;
 int store_set_filters(struct store *s, const struct bytes *filters, unsigned n) must_check;
@@ -62,6 +67,8 @@ int store_set_filters(struct store *s, const struct bytes *filters, unsigned n) 
  */
 #define STORE_SIZE_MIN	   32
 #define STORE_PERIODS_KEPT 31 /* older ones are deleted */
+/* Of a period. Topics that are new with each message would fill any disk: beyond, -E2BIG. */
+#define STORE_VIEWS_MAX 65536
 
 int store_sight(struct store *s, const struct relay_sight *sight, uint64_t period) must_check;
 int store_flush(struct store *s) must_check;
