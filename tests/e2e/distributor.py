@@ -271,7 +271,7 @@ def opens_nothing():
 
 @tap.test
 def table():
-    "each external id that was seen has its row, with a sealed entry and its time"
+    "an external id has its row, with a sealed entry and its time, and the manager traces it"
     a = Sub(g, "rx-a", "open/weather/#")
     pub_ok(g, "dev-1", "plant/row", "-q", "1", "-m", "row")
     origin = a.wait_text_message("row")["origin"]
@@ -281,6 +281,9 @@ def table():
     lookup, trace, start, end = rows[origin]
     tap.equal((len(lookup), trace[0], start, end), (32, 4, 0, 0), "the row of a name that stays")
     tap.true(any(end - start == 2000 for _, _, start, end in rows.values()), "one that rotates")
+    told = admin("trace", origin, "--table", os.path.join(d.state_dir, "distributor.db"),
+                 "--reason", "a test asks")
+    tap.true("dev-1" in told, "the manager traces it: " + told)
 
 
 @tap.test
@@ -491,13 +494,15 @@ def another_broker():
         pub_ok(g, "dev-1", "plant/dev-1/far", "-q", "1", "-m", "one")
         m = far.wait_text_message("one")
         tap.true(is_external(m["origin"]) and m["level"] == 2, "name and level")
+        tap.equal(far.stop(), 0, "exit code")
         h.broker.kill()
         texts = ["while it was away %d" % i for i in range(50)]
         pub_ok(g, "dev-1", "plant/dev-1/far", "-q", "1", "-l",
                stdin="".join(t + "\n" for t in texts))
         h.start_broker()
-        far.wait_messages(51, 60)
-        tap.equal(far.texts(), ["one"] + texts, "texts, in order")
+        far = Sub(h, "rx-far", "far/#", more=("-c",))
+        far.wait_messages(50, 60)
+        tap.equal(far.texts(), texts, "texts, in order")
         far.stop()
         tap.equal(other.process.stop(), 0, "exit code")
         tap.equal(other.hsmd.stop(), 0, "exit code of its hsmd")
