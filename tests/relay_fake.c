@@ -319,7 +319,7 @@ uint8_t *fake_bundle(struct fake_relay *f, size_t *ret_n)
 	uint8_t body[BUNDLE_BYTES_MAX], digest[HASH_BYTES];
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
 	struct statement s = { .kind = STATEMENT_DISTRIBUTOR, .serial = ++f->serial };
-	uint8_t *whole = malloc(BUNDLE_BYTES_MAX);
+	uint8_t *whole = calloc(1, BUNDLE_BYTES_MAX);
 
 	NEED(whole);
 	write_body(f, &w);

@@ -329,10 +329,6 @@ struct refusal {
 	void (*bend)(struct fake_relay *f, struct fake_message *m);
 };
 
-static void bend_nothing(struct fake_relay *f, struct fake_message *m)
-{
-}
-
 static void bend_hop(struct fake_relay *f, struct fake_message *m)
 {
 	m->body[ENVELOPE_FIXED_BYTES] ^= 1;
@@ -552,8 +548,64 @@ TEST(hop_without_proof)
 	ASSERT_TRUE(fake_deliver(f, &m, 1, 7, false, false));
 	fake_settle(f);
 	ASSERT_EQ(f->n_out, 2);
-	bend_nothing(f, &m);
 	fake_relay_free(f);
+}
+
+/* Behind another distributor: the id is replaced already, which the hop must say. */
+TEST(hop_behind_another)
+{
+	struct fake_relay *f = fake_relay_make(1);
+	struct fake_message m;
+	struct envelope e;
+
+	f->hop_flags = RECORD_GRANT_HOP | RECORD_GRANT_IDS_REPLACED;
+	fake_relay_start(f);
+	m = fake_message(f, 0, "open/ab12/t", "1", 1, false);
+	bend_salt(f, &m);
+	reblock(&m, bytes_str("ab12"), false);
+	ASSERT_TRUE(fake_deliver(f, &m, 1, 7, false, true));
+	fake_settle(f);
+	ASSERT_EQ(f->n_out, 2);
+	e = fake_body(f, &f->out[0]);
+	EXPECT_FALSE(bytes_equal(e.origin, bytes_str("ab12")));
+	EXPECT_FALSE(names(&f->out[0], "ab12"));
+	EXPECT_TRUE(f->out[0].retain);
+	ASSERT_OPENS(f, 0, "1");
+	/* A proof would name somebody. */
+	m = fake_message(f, 0, "t", "2", 1, false);
+	bend_salt(f, &m);
+	ASSERT_TRUE(fake_deliver(f, &m, 1, 8, false, false));
+	ASSERT_STREQ(f->report_text, "it is no converted message");
+	fake_relay_free(f);
+}
+
+/* Any bit that the broker upstream bends is found, but for the conversion itself, and that opens to
+ * nobody. */
+TEST_F(relay, bent_by_the_broker)
+{
+	struct fake_relay *f = self->f;
+	unsigned rounds = harness_rounds(200);
+
+	for (unsigned i = 0; i < rounds; i++) {
+		struct fake_message m = fake_message(f, 0, "t", "1", 1, false);
+		size_t at = (size_t)(harness_random() % m.n);
+		size_t x_at = ENVELOPE_FIXED_BYTES + ENVELOPE_GRANT_BYTES;
+		uint8_t plain[64];
+		size_t n;
+
+		m.body[at] ^= (uint8_t)(1u << harness_random() % 8);
+		ASSERT_TRUE(fake_deliver(f, &m, 1, 7, false, false));
+		fake_settle(f);
+		if (at < x_at || at >= x_at + P256_X_BYTES) {
+			ASSERT_EQ(f->n_out, 0);
+			ASSERT_EQ(f->n_pubacks, 1);
+		} else if (f->n_out) {
+			ASSERT_EQ(fake_open(f, &f->out[0], plain, &n), -EBADMSG);
+			fake_acknowledge_all(f, 0);
+		}
+		ASSERT_TRUE(relay_idle(f->relay));
+		fake_forget_out(f);
+	}
 }
 
 /* --- names ------------------------------------------------------------------------------------ */

@@ -418,6 +418,9 @@ static void make_sessions(struct service *s)
 
 	down.clean = true;
 	s->downstream = s->plan->one_broker ? &s->upstream : &s->downstream_own;
+	if (s->plan->one_broker && s->config->downstream.len)
+		log_warn("downstream=%s unused why=\"the bundle publishes where it subscribes\"",
+			 s->config->downstream.text);
 	session_init(&s->upstream.session, &upstream_ops, s, &up, &s->relay->asks, &s->relay->judge,
 		     s->plan, false);
 	conn_init(&s->upstream, s->plan->one_broker ? "broker" : "upstream", &s->config->upstream,
