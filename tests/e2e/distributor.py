@@ -339,6 +339,26 @@ def another_bundle():
 
 
 @tap.test
+def new_epoch():
+    "a scope's new key goes through, under the same name: bundles come against the stream"
+    subs = [Sub(g, "rx-a", "open/weather/#"), Sub(g, "rx-acme", "acme/#")]
+    pub_ok(g, "dev-1", "plant/e", "-q", "1", "-m", "by the old key")
+    for s in subs:
+        s.wait_text_message("by the old key")
+    admin("rotate", "scope", "--name", "plant")
+    d.deliver()
+    tap.true("in-force" in d.reload(), "taken")
+    pub_ok(g, "dev-1", "plant/e", "-q", "1", "-m", "by the old key still")
+    g.update()
+    pub_ok(g, "dev-1", "plant/e", "-q", "1", "-m", "by the new key")
+    for s in subs:
+        s.wait_text_message("by the new key")
+        tap.equal(s.texts(), ["by the old key", "by the old key still", "by the new key"], "texts")
+        tap.equal(len({m["origin"] for m in s.messages()}), 1, "names")
+        s.stop()
+
+
+@tap.test
 def refusals():
     "bad configurations and bundles are refused with a line that says where"
     def refused(code, words, *args):
