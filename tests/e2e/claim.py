@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -B
 # SPDX-License-Identifier: MIT
 """ssdtf-claim (PROTOCOL 15) against a broker in Python that answers as the test wishes: what it
 sends, what it keeps, what it takes and what it refuses."""
@@ -7,16 +7,13 @@ import os
 import signal
 import stat
 import struct
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from cryptography.hazmat.primitives import serialization
 
-# pylint: disable=wrong-import-position
 import fake
 import gateway
 import ssdtf
 import tap
-from cryptography.hazmat.primitives import serialization
 
 OK, USAGE, DATAERR, NOINPUT, UNAVAILABLE, CANTCREAT, TEMPFAIL, PROTOCOL, NOPERM = (
     0, 64, 65, 66, 69, 73, 75, 76, 77)

@@ -55,6 +55,23 @@ def party(party_id, public, roles=1, flags=0, scopes=()):
             + many([ssdtf.u8p(s.encode()) for s in scopes]))
 
 
+class Grant:
+    """A conversion key for a receiver: .record, .id, and .rk as ssdtf.convert() takes it."""
+
+    def __init__(self, key_id, scope_key, receiver, reader, filters, flags=1, scope_name="plant"):
+        """scope_key: private; reader: the receiver's public encryption key."""
+        self.id, x = os.urandom(8), key()
+        d = ssdtf.grant_secret(ssdtf.dh(x, reader), self.id, key_id, point(x),
+                               ssdtf.point_bytes(reader))
+        a = scope_key.private_numbers().private_value
+        self.rk = a * pow(d, -1, ssdtf.ORDER) % ssdtf.ORDER
+        self.record = (self.id + bytes(8) + struct.pack(">IB", key_id, flags) + b"\0"
+                       + ssdtf.u8p(receiver.encode()) + point(scope_key)
+                       + ssdtf.point_bytes(reader) + point(x) + FOR_EVER
+                       + ssdtf.u8p(scope_name.encode())
+                       + many([ssdtf.u16p(f.encode()) for f in filters]))
+
+
 def broker_record(gateway_id, public, following=None):
     """following: the next key's point."""
     return (ssdtf.u8p(gateway_id.encode()) + public
@@ -84,9 +101,9 @@ class Manager:
 class Session(mqtt.Connection):
     """The broker's side of a connection; party: (its public key, by which it must sign)."""
 
-    def __init__(self, broker, connected):  # pylint: disable=super-init-not-called
+    def __init__(self, broker, connected):
         self.socket, self.got, self.broker = connected, b"", broker
-        self.n = {}
+        self.packet_id, self.n = 0, {}
 
     def authenticate(self):
         p = self.expect(mqtt.CONNECT)
@@ -115,7 +132,14 @@ class Session(mqtt.Connection):
     def say(self, topic, body, qos=0, signer=None):
         data = ssdtf.publish_input(ssdtf.first_byte(qos, False), topic, body, self.id)
         payload = body + ssdtf.sign(signer or self.broker.key, data) + b"\1"
-        self.send(mqtt.publish(topic, payload, qos, False, 1 if qos else None))
+        self.packet_id += 1
+        self.send(mqtt.publish(topic, payload, qos, False, self.packet_id if qos else None))
+
+    def say_update(self, *statements):
+        self.say_counted(ssdtf.UPDATE, many([ssdtf.u32p(s) for s in statements]))
+
+    def say_error(self, reason, counter):
+        self.say_counted(ssdtf.ERROR, struct.pack(">BQH", reason, counter, 0))
 
     def say_counted(self, topic, body):
         """The same with R_b and the next number of this topic."""
@@ -131,7 +155,7 @@ class Broker:
 
     def __init__(self, public_of, on_message, on_open=None):
         self.key, self.public_of = key(), public_of
-        self.on_message, self.on_open = on_message, on_open
+        self.on_message, self.on_open, self.on_subscribed = on_message, on_open, None
         self.failures, self.sessions = [], 0
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.address = self.socket.getsockname()
@@ -148,7 +172,7 @@ class Broker:
                     self.serve(s)
             except (mqtt.Closed, BrokenPipeError):
                 pass
-            except Exception as e:  # whatever it is, the test is to know  # pylint: disable=W0718
+            except Exception as e:  # whatever it is, the test is to know
                 self.failures.append(repr(e))
 
     def serve(self, s):
@@ -164,6 +188,8 @@ class Broker:
                     s.send(mqtt.puback(p.packet_id))
             elif p.type == mqtt.SUBSCRIBE:
                 s.send(mqtt.packet(mqtt.SUBACK, 0, p.body[:2] + b"\1"))
+                if self.on_subscribed:
+                    self.on_subscribed(s)
             elif p.type == mqtt.PINGREQ:
                 s.send(mqtt.packet(mqtt.PINGRESP))
             elif p.type == mqtt.DISCONNECT:
