@@ -28,7 +28,9 @@ class Place:
         claim; the last one is said to all further ones. None: nothing is."""
         self.manager, self.secret = fake.Manager(), os.urandom(16)
         self.answers, self.claims = answers, []
-        self.broker = fake.Broker(lambda _: self.code.signing().public_key(), self.on_message)
+        self.certified_key = None  # then that is the party's, and the code's is nobody's
+        self.broker = fake.Broker(lambda _: self.certified_key or self.code.signing().public_key(),
+                                  self.on_message)
         self.text = ssdtf.Claim.code(ID, self.secret, self.manager.key.public_key(), "gw-1",
                                      self.broker.key.public_key())
         self.code = ssdtf.Claim(self.text)
@@ -176,6 +178,28 @@ def killed():
     tap.equal(place.claims[0].key, place.claims[1].key, "one key")
     tap.equal(place.claims[0].answer, place.claims[1].answer, "one answer key")
     tap.equal(place.files(), ["bundle", "manager.pub", "signing.pem"], "files")
+    place.close()
+
+
+@tap.test
+def lost_answer():
+    "where it was certified and the answer is lost, it asks again by its new key, which is its own"
+    place = Place([None, certify])
+    was = place.on_message
+
+    def lose(session, p):
+        was(session, p)
+        place.certified_key = ssdtf.point_parse(place.claims[0].key)
+        if len(place.claims) == 1:
+            session.close()
+    place.broker.on_message = lose
+    r = place.run("-d")
+    tap.equal(r.returncode, OK, "exit code (%s)" % r.stderr)
+    tap.equal(place.claims[0].key, place.claims[1].key, "one key")
+    tap.true("by the new key" in r.stderr, r.stderr)
+    ssdtf.Party(place.dir)
+    tap.true(any("bad signature" in f for f in place.broker.failures), "the code's was tried")
+    place.broker.failures.clear()
     place.close()
 
 

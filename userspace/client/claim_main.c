@@ -33,8 +33,10 @@ struct claiming {
 	uint32_t wait_s; /* 0: for ever */
 	struct claimant claimant;
 	struct link link;
-	uint64_t next_ms; /* of CLOCK_BOOTTIME: when the claim is to be made */
+	bool waiting;	  /* the claim is made, and next_ms is when the answer is late; */
+	uint64_t next_ms; /* else when it is to be made. Of CLOCK_BOOTTIME */
 	uint64_t delay_ms;
+	unsigned refusals; /* of the link's, that were taken note of */
 	unsigned bad;
 	int code; /* why to end */
 	bool done;
@@ -62,6 +64,7 @@ static void make_claim(struct claiming *c)
 		log_warn("the claim could not be sent: %s", strerror(-ret));
 	else
 		log_debug("claimed: waiting for the manager");
+	c->waiting = true;
 	c->next_ms = now_ms(c) + ANSWER_MS;
 }
 
@@ -70,6 +73,7 @@ static void try_again(struct claiming *c, const char *why)
 	c->delay_ms = c->delay_ms ? c->delay_ms * 2 : DELAY_MS_MIN;
 	if (c->delay_ms > DELAY_MS_MAX)
 		c->delay_ms = DELAY_MS_MAX;
+	c->waiting = false;
 	c->next_ms = now_ms(c) + c->delay_ms;
 	log_info("not yet: %s; once more in %g s", why, (double)c->delay_ms / 1000);
 }
@@ -133,6 +137,8 @@ static void on_event(void *ctx, const struct ssdtf_packet *packet, const struct 
 		return;
 	if (e->kind == SSDTF_CLAIMED)
 		take_answer(c, e);
+	else if (e->kind == SSDTF_ERROR && e->reason == SSDTF_REASON_BAD_SIGNATURE)
+		c->next_ms = now_ms(c); /* its key is another by now: reconnect */
 	else
 		log_debug("not for a claim: a message on %.*s", (int)packet->topic.n,
 			  (const char *)packet->topic.p);
@@ -264,6 +270,30 @@ static void parse(struct claiming *c, int argc, char **argv)
 	log_init(argv[0], level);
 }
 
+/* It is time to do something in the session. */
+static void act(struct claiming *c)
+{
+	if (c->waiting)
+		link_reconnect(&c->link, "no answer to the claim");
+	else
+		make_claim(c);
+	c->waiting = true;
+	c->next_ms = now_ms(c) + ANSWER_MS;
+}
+
+/* Its proof was not taken: where the claim was certified before, and the answer lost, the new key
+ * is its key. */
+static void check_refusals(struct claiming *c)
+{
+	if (c->link.refusals == c->refusals)
+		return;
+	if (c->link.refusals > c->refusals) {
+		claimant_change_key(&c->claimant, link_time(&c->link_options));
+		log_debug("from now on by the %s key", c->claimant.by_new_key ? "new" : "code's");
+	}
+	c->refusals = c->link.refusals;
+}
+
 static void run(struct claiming *c)
 {
 	uint64_t began = now_ms(c);
@@ -280,8 +310,9 @@ static void run(struct claiming *c)
 			log_error("%s", link_why(&c->link));
 			end(c, code);
 		}
+		check_refusals(c);
 		if (!c->done && link_is_open(&c->link) && now_ms(c) >= c->next_ms)
-			make_claim(c);
+			act(c);
 		if (!c->done && c->wait_s && now_ms(c) - began >= c->wait_s * 1000ull) {
 			log_error("not certified within %u s", c->wait_s);
 			end(c, EX_TEMPFAIL);

@@ -99,29 +99,49 @@ static void load_or_make_key(struct claimant *c, const char *name, struct secret
 
 /* --- the directory ---------------------------------------------------------------------------- */
 
+static struct ssdtf_config config_by(const struct claimant *c, const struct secret32 *signing)
+{
+	return (struct ssdtf_config){
+		.signing = signing,
+		.manager = &c->code.manager,
+		.identity = &c->identity,
+		.ops = c->ops,
+		.ctx = c->ctx,
+	};
+}
+
+void claimant_change_key(struct claimant *c, struct ssdtf_time now)
+{
+	struct ssdtf_config config;
+	int ret;
+
+	c->by_new_key = !c->by_new_key;
+	config = config_by(c, c->by_new_key ? &c->signing_scalar : &c->claim_key);
+	ssdtf_deinit(&c->party.client);
+	ret = ssdtf_init(&c->party.client, &config, now);
+	if (ret)
+		exit_with(EX_SOFTWARE, "%s/signing.pem: %s", c->party.path, strerror(-ret));
+}
+
 void claimant_open(struct claimant *c, const char *dir, const struct claim_code *code,
 		   const struct ssdtf_ops *ops, void *ctx, struct ssdtf_time now)
 {
-	struct secret32 claim_key SECRET = { { 0 } };
-	struct ssdtf_config config = {
-		.signing = &claim_key,
-		.manager = &c->code.manager,
-		.identity = &c->identity,
-		.ops = ops,
-		.ctx = ctx,
-	};
+	struct ssdtf_config config;
 	int ret;
 
 	memset(c, 0, sizeof(*c));
 	c->code = *code;
+	c->ops = ops;
+	c->ctx = ctx;
 	c->identity.id = bytes_str(c->code.id);
 	c->identity.gateway_id = bytes_str(c->code.gateway_id);
 	c->identity.broker = c->code.broker;
 	if (mkdir(dir, 0700) && errno != EEXIST)
 		exit_with(EX_CANTCREAT, "%s: %s", dir, strerror(errno));
-	ret = claim_keys(c->identity.id, c->code.secret, &claim_key, c->identity.k_adm);
+	ret = claim_keys(c->identity.id, c->code.secret, &c->claim_key, c->identity.k_adm);
 	if (ret)
 		exit_with(EX_SOFTWARE, "the claim's keys: %s", strerror(-ret));
+	config = config_by(c, &c->claim_key);
 	party_open_claim(&c->party, dir, &config, now);
 	load_or_make_key(c, "signing.pem", &c->signing_scalar);
 	ret = p256_private_new(&c->signing_scalar, &c->signing);
@@ -138,8 +158,8 @@ static int check_bundle(struct claimant *c, struct bytes bundle, struct ssdtf_ti
 		.signing = &c->signing_scalar,
 		.manager = &c->code.manager,
 		.bundle = bundle,
-		.ops = c->party.client.ops,
-		.ctx = c->party.client.ctx,
+		.ops = c->ops,
+		.ctx = c->ctx,
 	};
 	int ret = ssdtf_init(&as_party, &config, now);
 

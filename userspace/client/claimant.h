@@ -21,6 +21,10 @@ struct claimant {
 	struct party party;
 	struct claim_code code;
 	struct ssdtf_identity identity;
+	const struct ssdtf_ops *ops;
+	void *ctx;		      /* for ops */
+	struct secret32 claim_key;    /* the code's */
+	bool by_new_key;	      /* which of the two it authenticates by */
 	struct p256_private *signing; /* the new key */
 	struct secret32 signing_scalar, answer;
 	struct p256_point answer_point;
@@ -31,6 +35,12 @@ void claimant_read_code(const char *path, struct claim_code *ret_code);
 /* Makes the directory where there is none, and the keys where they are not there. */
 void claimant_open(struct claimant *c, const char *dir, const struct claim_code *code,
 		   const struct ssdtf_ops *ops, void *ctx, struct ssdtf_time now);
+/*
+ * To authenticate by the other key from the next connection on. By the code's it can claim; once
+ * the claim is certified the new one alone is its key, and where the answer was lost on the way,
+ * the same claim by it brings the answer again.
+ */
+void claimant_change_key(struct claimant *c, struct ssdtf_time now);
 /* The bundle is there, and is this code's. */
 bool claimant_is_done(struct claimant *c, struct ssdtf_time now);
 /*
