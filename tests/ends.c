@@ -164,6 +164,7 @@ int ends_init(struct fixture_client *f, const struct terms *t, struct end *e, ui
 	struct ssdtf_config config = {
 		.id = bytes_str(t->id),
 		.signing = &t->signing->scalar,
+		.zk = t->zk,
 		.encryption = !t->encryption  ? NULL
 			      : e->encryption ? e->encryption
 					      : &f->reader.scalar,

@@ -69,6 +69,7 @@ struct terms {
 	const char *id;
 	struct keys *signing;
 	const struct p256_point *encryption; /* of grants */
+	bool zk;
 	uint64_t serial, not_before_ms, not_after_ms;
 	struct record_scope scope;
 	unsigned n_scopes, n_grants;

@@ -3,6 +3,7 @@
  * How a session opens in SSDTF mode: mutual authentication (PROTOCOL 5), admission (6), sealed
  * Wills (4), what is taken before the session is open, and what of $SSDTF/ after it.
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "tests/fake_client.h"
@@ -336,6 +337,146 @@ TEST_F(auth, response_of_an_earlier_session)
 	memcpy(self->rx1.r_c, before.r_c, sizeof(before.r_c));
 	client_send_response(&self->rx1, 0);
 	ASSERT_TRUE(refused(self, &self->rx1, 1));
+}
+
+/* --- SSDTF-ZK-1 (PROTOCOL 16) ----------------------------------------------------------------- */
+
+struct zk {
+	struct secret32 x;
+	char id[RECORD_ZK_ID_CHARS + 1];
+	struct fake_client client;
+};
+
+/* A device that is enrolled so, and may publish under "temp". */
+static void enrol_zk(struct fixture_auth *self, struct zk *z)
+{
+	struct world_party *p = world_add_party(self->world, "", RECORD_ROLE_DEVICE, "temp");
+
+	ASSERT_EQ(p256_scalar_random(&z->x), 0);
+	p256_private_free(p->key);
+	p256_public_free(p->key_public);
+	ASSERT_EQ(p256_private_new(&z->x, &p->key), 0);
+	p256_private_point(p->key, &p->signing);
+	ASSERT_EQ(p256_public_new(&p->signing, &p->key_public), 0);
+	record_zk_id(&p->signing, z->id);
+	p->id = z->id;
+	p->flags = RECORD_PARTY_ZK;
+	client_init_party(&z->client, self->world, p);
+	world_apply(self->world);
+}
+
+/* body || trailer 3 by this key, to any topic. */
+static void send_proved(struct fake_client *c, const char *topic, struct bytes body,
+			const struct secret32 *x)
+{
+	uint8_t payload[512];
+	struct publish input = { .first = mqtt_publish_first(0, false, false),
+				 .topic = bytes_str(topic),
+				 .body = { body },
+				 .body_parts = 1,
+				 .client_id = bytes_str(c->id) };
+	struct mqtt_publish p = { .topic = input.topic };
+	struct p256_point public;
+
+	ASSERT_EQ(p256_mul_base(x, &public), 0);
+	memcpy(payload, body.p, body.n);
+	ASSERT_EQ(publish_prove_zk(&input, x, &public, payload + body.n), 0);
+	p.payload = bytes_of(payload, body.n + PUBLISH_TRAILER_3_BYTES);
+	client_send_publish(c, &p);
+}
+
+static void send_zk_response(struct fake_client *c, const struct secret32 *x, size_t flip)
+{
+	uint8_t body[CLIENT_RESPONSE_BYTES];
+	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
+
+	client_response_body(c, &w);
+	if (flip < sizeof(body))
+		body[flip] ^= 1;
+	send_proved(c, "$SSDTF/auth/response", bytes_of(body, w.used), x);
+}
+
+#define UNCHANGED ((size_t)-1)
+
+TEST_F(auth, zk_opens_a_session)
+{
+	struct zk z;
+
+	enrol_zk(self, &z);
+	ASSERT_TRUE(challenged(&z.client));
+	send_zk_response(&z.client, &z.x, UNCHANGED);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_result(&z.client));
+	/* All else is signed as ever, */
+	client_publish(&z.client, self->world->temp, TOPIC, "21", 1);
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_ack(&z.client, MQTT_PUBACK, z.client.packet_id));
+	/* and a proof is no signature there. */
+	send_proved(&z.client, "$SSDTF/report", bytes_str("no matter"), &z.x);
+	fake_settle(self->fake);
+	ASSERT_EQ(fake_stats(self->fake).auth_passed, 1);
+	ASSERT_FALSE(client_got_nothing(&z.client) && !client_closed(&z.client));
+	client_deinit(&z.client);
+}
+
+TEST_F(auth, zk_and_nothing_else)
+{
+	struct fake_client before;
+	struct secret32 stranger;
+	struct zk z;
+	unsigned n = 0;
+
+	enrol_zk(self, &z);
+	ASSERT_EQ(p256_scalar_random(&stranger), 0);
+	/* Enrolled for proofs: its signature does not do, good as it is. */
+	ASSERT_TRUE(challenged(&z.client));
+	client_send_response(&z.client, 0);
+	ASSERT_TRUE(refused(self, &z.client, ++n));
+	/* Another nonce of ours, another of its own, another broker: each is proved, and wrong. */
+	for (size_t at = 0; at < CLIENT_RESPONSE_BYTES; at += 32) {
+		ASSERT_TRUE(challenged(&z.client));
+		send_zk_response(&z.client, &z.x, at);
+		ASSERT_TRUE(refused(self, &z.client, ++n));
+	}
+	ASSERT_TRUE(challenged(&z.client));
+	send_zk_response(&z.client, &stranger, UNCHANGED);
+	ASSERT_TRUE(refused(self, &z.client, ++n));
+	/* What answered one challenge does not answer the next. */
+	ASSERT_TRUE(challenged(&z.client));
+	before = z.client;
+	ASSERT_TRUE(challenged(&z.client));
+	memcpy(z.client.r_b, before.r_b, sizeof(before.r_b));
+	send_zk_response(&z.client, &z.x, UNCHANGED);
+	ASSERT_TRUE(refused(self, &z.client, ++n));
+	client_deinit(&z.client);
+}
+
+TEST_F(auth, zk_is_for_those_enrolled_so)
+{
+	struct world_party *p;
+	struct secret32 x;
+	struct zk z;
+
+	/* dev1 knows its key's number, but is to sign. */
+	ASSERT_EQ(p256_scalar_random(&x), 0);
+	p = self->world->dev1;
+	p256_private_free(p->key);
+	p256_public_free(p->key_public);
+	ASSERT_EQ(p256_private_new(&x, &p->key), 0);
+	p256_private_point(p->key, &p->signing);
+	ASSERT_EQ(p256_public_new(&p->signing, &p->key_public), 0);
+	world_apply(self->world);
+	ASSERT_TRUE(challenged(&self->dev1));
+	send_zk_response(&self->dev1, &x, UNCHANGED);
+	ASSERT_TRUE(refused(self, &self->dev1, 1));
+
+	/* A bundle with an id that is not its key is none. */
+	enrol_zk(self, &z);
+	world_new_key(z.client.party);
+	ASSERT_EQ(broker_apply_bundle(self->fake->engine, self->world->serial + 1,
+				      world_bundle(self->world), &(const char *){ NULL }),
+		  -EBADMSG);
+	client_deinit(&z.client);
 }
 
 /* A second response while the first is checked, and one while the result is being signed. */

@@ -140,6 +140,25 @@ TEST_F(client, newer_bundle_while_running)
 
 /* --- PROTOCOL 5 ------------------------------------------------------------------------------- */
 
+/* A client of this id is challenged; its response is then in sent[0]. */
+static void answer_challenge(struct fixture_client *self, struct end *e, const char *id)
+{
+	uint8_t body[ROOM], payload[ROOM];
+	struct ends_challenge ch;
+	struct ssdtf_event event;
+	size_t n;
+
+	e->connect = (struct ssdtf_connect){ .clean_session = true };
+	ends_connect_begin(self, e);
+	e->n_sent = 0;
+	ch = ends_challenge_right(e);
+	n = ends_broker_sign(self, TOPIC_CHA, 0x30, ends_challenge_body(&ch, body), id, payload);
+	event = ends_hand(self, e, TOPIC_CHA, bytes_of(payload, n), 0x30);
+	ASSERT_EQ(event.kind, SSDTF_NOTHING);
+	ASSERT_EQ(e->n_sent, 1);
+	ASSERT_STREQ(e->sent[0].topic, "$SSDTF/auth/response");
+}
+
 TEST_F(client, handshake)
 {
 	uint8_t want[32 + 32 + HASH_BYTES], digest[HASH_BYTES];
@@ -189,6 +208,50 @@ TEST_F(client, handshake)
 	EXPECT_EQ(e->connect.flags, 0xec);
 	EXPECT_FALSE(ssdtf_is_open(&e->client));
 	EXPECT_NE(memcmp(e->client.session.r_c, ch.r_c, 32), 0);
+}
+
+/* PROTOCOL 16: the id is the key, and the response ends in a proof. */
+TEST_F(client, handshake_of_zk)
+{
+	char id[RECORD_ZK_ID_CHARS + 1];
+	struct publish p = { .first = 0x30,
+			     .body_parts = 1,
+			     .topic = bytes_str("$SSDTF/auth/response") };
+	struct terms t = self->device_terms;
+	struct end *e = &self->dev;
+	struct publish_trailer first, second;
+	uint8_t payload[ROOM];
+	size_t n;
+
+	t.zk = true;
+	ssdtf_deinit(&e->client);
+	ends_bundle(self, &t, e);
+	EXPECT_EQ(ends_init(self, &t, e, 0), -EPERM); /* "sensor-7" is not its key */
+	record_zk_id(&self->device.point, id);
+	t.id = id;
+	ends_bundle(self, &t, e);
+	ASSERT_EQ(ends_init(self, &t, e, 0), 0);
+	p.client_id = bytes_str(id);
+
+	answer_challenge(self, e, id);
+	ASSERT_EQ(publish_split(bytes_of(e->sent[0].payload, e->sent[0].n), &first), -EBADMSG);
+	ASSERT_EQ(publish_split_zk(bytes_of(e->sent[0].payload, e->sent[0].n), &first), 0);
+	EXPECT_EQ(first.body.n, 96);
+	p.body[0] = first.body;
+	EXPECT_EQ(publish_verify_zk(&p, &first, &self->device.point), 0);
+	EXPECT_EQ(publish_verify_zk(&p, &first, &self->receiver.point), -EBADMSG);
+
+	/* Another session, another proof; the one does not stand for the other. */
+	n = e->sent[0].n;
+	memcpy(payload, e->sent[0].payload, n);
+	answer_challenge(self, e, id);
+	ASSERT_EQ(publish_split_zk(bytes_of(payload, n), &first), 0);
+	ASSERT_EQ(publish_split_zk(bytes_of(e->sent[0].payload, e->sent[0].n), &second), 0);
+	EXPECT_NE(memcmp(first.sig.p, second.sig.p, P256_COMPRESSED_BYTES), 0);
+	p.body[0] = second.body;
+	EXPECT_EQ(publish_verify_zk(&p, &second, &self->device.point), 0);
+	EXPECT_EQ(publish_verify_zk(&p, &first, &self->device.point), -EBADMSG);
+	ends_restart(self, &self->device_terms, e);
 }
 
 TEST_F(client, no_clock_has_slot_0)

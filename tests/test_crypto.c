@@ -649,6 +649,94 @@ TEST_TIMEOUT(p256_threads_share_keys, 60)
 	p256_private_free(a.signer);
 }
 
+/* --- Schnorr --------------------------------------------------------------------------------- */
+
+TEST(p256_scalar_difference_and_sum_of_points)
+{
+	const struct secret32 one = { .b[31] = 1 }, zero = { .b = { 0 } };
+	struct secret32 top, d, e;
+
+	unhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632550", top.b, 32);
+	ASSERT_EQ(p256_scalar_sub(&one, &top, &d), 0); /* 1 - (n - 1) = 2 */
+	ASSERT_EQ(d.b[31], 2);
+	ASSERT_TRUE(bytes_is_zero(bytes_of(d.b, 31)));
+	ASSERT_EQ(p256_scalar_sub(&top, &top, &d), -EINVAL);
+	ASSERT_EQ(p256_scalar_sub(&zero, &one, &d), -EINVAL);
+	ASSERT_EQ(p256_scalar_sub(&one, &zero, &d), -EINVAL);
+	for (int i = 0; i < 200; i++) {
+		struct secret32 a = random_scalar(), b = random_scalar(), p = random_scalar(), bp;
+		struct p256_point sum, wanted, point = point_of(&p);
+
+		/* (a - b) + b = a, and a + b * p seen from both sides */
+		ASSERT_EQ(p256_scalar_sub(&a, &b, &d), 0);
+		ASSERT_EQ(p256_scalar_sub(&a, &d, &e), 0);
+		ASSERT_BYTES(e.b, b.b, sizeof(e.b));
+		ASSERT_EQ(p256_scalar_mul(&b, &p, &bp), 0);
+		ASSERT_EQ(p256_scalar_sub(&a, &bp, &d), 0);
+		ASSERT_EQ(p256_mul_sum(&d, &b, &point, &sum), 0); /* (a - bp)G + bP = aG */
+		wanted = point_of(&a);
+		ASSERT_BYTES(sum.b, wanted.b, sizeof(sum.b));
+		/* -a G + a G */
+		ASSERT_EQ(p256_mul_base(&one, &point), 0);
+		ASSERT_EQ(p256_scalar_mul(&top, &a, &d), 0);
+		ASSERT_EQ(p256_mul_sum(&d, &a, &point, &sum), -EINVAL);
+	}
+	ASSERT_EQ(p256_mul_sum(&one, &one, &(struct p256_point){ .b = { 4 } },
+			       &(struct p256_point){ 0 }),
+		  -EINVAL);
+	ASSERT_EQ(ERR_peek_error(), 0);
+}
+
+TEST(schnorr_proofs_hold_for_what_they_prove)
+{
+	struct secret32 x = random_scalar(), y = random_scalar();
+	struct p256_point public = point_of(&x), other = point_of(&y);
+	struct bytes input[] = { bytes_str("$SSDTF/auth/"), bytes_str("response"), bytes_str("") };
+	struct bytes joined = bytes_str("$SSDTF/auth/response");
+	uint8_t proof[SCHNORR_PROOF_BYTES], last[SCHNORR_PROOF_BYTES] = { 0 };
+
+	for (int i = 0; i < 100; i++) {
+		ASSERT_EQ(schnorr_prove(&x, &public, input, ARRAY_SIZE(input), proof), 0);
+		ASSERT_EQ(schnorr_verify(&public, &joined, 1, proof), 0);
+		/* One V twice would give the key away. */
+		ASSERT_NE(memcmp(proof, last, P256_COMPRESSED_BYTES), 0);
+		memcpy(last, proof, sizeof(last));
+	}
+	EXPECT_EQ(schnorr_verify(&other, &joined, 1, proof), -EBADMSG);
+	EXPECT_EQ(schnorr_verify(&public, input, 1, proof), -EBADMSG);
+	EXPECT_EQ(schnorr_verify(&public, NULL, 0, proof), -EBADMSG);
+	/* With the wrong public key it is no proof for either. */
+	ASSERT_EQ(schnorr_prove(&x, &other, input, ARRAY_SIZE(input), proof), 0);
+	EXPECT_EQ(schnorr_verify(&public, &joined, 1, proof), -EBADMSG);
+	EXPECT_EQ(schnorr_verify(&other, &joined, 1, proof), -EBADMSG);
+	memset(x.b, 0, sizeof(x.b));
+	EXPECT_EQ(schnorr_prove(&x, &public, input, ARRAY_SIZE(input), proof), -EINVAL);
+	ASSERT_EQ(ERR_peek_error(), 0);
+}
+
+TEST_TIMEOUT(schnorr_refuses_every_bit_flip, 60)
+{
+	struct secret32 x = random_scalar();
+	struct p256_point public = point_of(&x);
+	uint8_t message[40], proof[SCHNORR_PROOF_BYTES];
+	struct bytes input = bytes_of(message, sizeof(message));
+
+	fill_random(message, sizeof(message));
+	ASSERT_EQ(schnorr_prove(&x, &public, &input, 1, proof), 0);
+	for (size_t bit = 0; bit < 8 * sizeof(proof); bit++) {
+		proof[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		EXPECT_EQ(schnorr_verify(&public, &input, 1, proof), -EBADMSG);
+		proof[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	for (size_t bit = 0; bit < 8 * sizeof(message); bit += 3) {
+		message[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		EXPECT_EQ(schnorr_verify(&public, &input, 1, proof), -EBADMSG);
+		message[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	ASSERT_EQ(schnorr_verify(&public, &input, 1, proof), 0);
+	ASSERT_EQ(ERR_peek_error(), 0);
+}
+
 /* --- p256: files ----------------------------------------------------------------------------- */
 
 static struct bytes bio_text(BIO *bio)

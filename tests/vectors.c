@@ -790,6 +790,98 @@ static void check_publish(struct core *c, json_t *o)
 	p256_private_free(key);
 }
 
+/* --- SSDTF-ZK-1 ------------------------------------------------------------------------------ */
+
+static struct publish zk_publish(json_t *o)
+{
+	return (struct publish){ .first = publish_first(get_number(o, "qos", 2), false),
+				 .topic = get_text(o, "topic"),
+				 .client_id = get_text(o, "client_id"),
+				 .body_parts = 1 };
+}
+
+static int zk_split_and_verify(struct publish *p, struct bytes payload,
+			       const struct p256_point *key)
+{
+	struct publish_trailer t;
+	int err = publish_split_zk(payload, &t);
+
+	if (err)
+		return err;
+	p->body[0] = t.body;
+	return publish_verify_zk(p, &t, key);
+}
+
+/* s = v - c*x and V = vG, from the entry's own numbers; whether c is right shows when the payload
+ * is verified. */
+static void check_zk_numbers(json_t *o)
+{
+	struct secret32 x = get_scalar(o, "x"), v = get_scalar(o, "v"), c = get_scalar(o, "c");
+	struct secret32 cx, s;
+	uint8_t compressed[P256_COMPRESSED_BYTES];
+	struct p256_point point;
+
+	if (title_failed)
+		return;
+	expect_ok(p256_mul_base(&x, &point), "x");
+	expect_given(o, "X", view_point(&point), "X");
+	expect_ok(p256_mul_base(&v, &point), "v");
+	p256_point_compress(&point, compressed);
+	expect_given(o, "V", bytes_of(compressed, sizeof(compressed)), "V");
+	expect_ok(p256_scalar_mul(&c, &x, &cx), "c * x");
+	expect_ok(p256_scalar_sub(&v, &cx, &s), "v - c * x");
+	expect_given(o, "s", bytes_of(s.b, sizeof(s.b)), "s");
+}
+
+static void check_zk_entry(size_t i, json_t *o)
+{
+	struct publish p = zk_publish(o);
+	struct secret32 x = get_scalar(o, "x");
+	struct p256_point key = get_point(o, "X");
+	struct bytes input = get_hex(o, "input"), payload = get_hex(o, "payload");
+	struct bytes body = get_hex(o, "body");
+	uint8_t *out = keep(input.n), *anew = keep(body.n + PUBLISH_TRAILER_3_BYTES);
+	struct bytes_writer w = bytes_writer_of(out, input.n);
+	struct publish_trailer t;
+
+	begin("zk[%zu]", i);
+	expect_fields(o, "x,X,client_id,topic,qos,body,input,v,V,c,s,payload");
+	p.body[0] = body;
+	publish_input(&p, &w);
+	expect(!w.bad, "length of the input");
+	expect_bytes(bytes_of(out, w.used), input, "input");
+	check_zk_numbers(o);
+	expect_ok(zk_split_and_verify(&p, payload, &key), "payload");
+	expect_bytes(p.body[0], body, "body of the payload");
+	expect(publish_split(payload, &t) == -EBADMSG, "refused where signatures are expected");
+	memcpy(anew, body.p, body.n);
+	expect_ok(publish_prove_zk(&p, &x, &key, anew + body.n), "proved anew");
+	expect_ok(zk_split_and_verify(&p, bytes_of(anew, body.n + PUBLISH_TRAILER_3_BYTES), &key),
+		  "what was proved anew");
+	end();
+}
+
+static void check_zk(struct core *c, json_t *list)
+{
+	for (size_t i = 0; i < json_array_size(list); i++)
+		check_zk_entry(i, json_array_get(list, i));
+}
+
+static void check_zk_reject(struct core *c, json_t *list)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *o = json_array_get(list, i);
+		struct publish p = zk_publish(o);
+		struct p256_point key = get_point(o, "X");
+		struct bytes why = get_text(o, "why");
+
+		begin("zk_reject[%zu] %.*s", i, (int)why.n, (const char *)why.p);
+		expect_fields(o, "why,X,client_id,topic,qos,payload");
+		expect(zk_split_and_verify(&p, get_hex(o, "payload"), &key) == -EBADMSG, "refused");
+		end();
+	}
+}
+
 /* --- batch ----------------------------------------------------------------------------------- */
 
 /* An input taken apart again: the inverse of publish_input(). */
@@ -1306,9 +1398,14 @@ struct section {
 
 /* In this order, whatever the file's: later ones use the grants of the first. */
 static const struct section sections[] = {
-	{ "grants", check_grants, JSON_ARRAY },	      { "sealed", check_sealed, JSON_ARRAY },
-	{ "publish", check_publish, JSON_OBJECT },    { "batch", check_batches, JSON_ARRAY },
-	{ "admission", check_admission, JSON_ARRAY }, { "reject", check_reject, JSON_ARRAY },
+	{ "grants", check_grants, JSON_ARRAY },
+	{ "sealed", check_sealed, JSON_ARRAY },
+	{ "publish", check_publish, JSON_OBJECT },
+	{ "batch", check_batches, JSON_ARRAY },
+	{ "admission", check_admission, JSON_ARRAY },
+	{ "reject", check_reject, JSON_ARRAY },
+	{ "zk", check_zk, JSON_ARRAY },
+	{ "zk_reject", check_zk_reject, JSON_ARRAY },
 };
 
 static const struct section *section_of(const char *name)

@@ -381,6 +381,34 @@ def verify_publish(public, first, topic, body, trailer, client_id, properties=b"
     return verify(public, b"ssdtf-batch-1" + root, trailer[:64])
 
 
+# --- SSDTF-ZK-1 (PROTOCOL 16) -------------------------------------------------------------------
+
+def zk_prove(private, data, v=None):
+    """V || s: that we know the number behind our public key, for this data alone."""
+    v = v or 1 + int.from_bytes(os.urandom(48), "big") % (ORDER - 1)
+    v_point = ec.derive_private_key(v, CURVE).public_key()
+    prk = sha256(b"ssdtf-zk-1", point_bytes(private.public_key()), point_bytes(v_point), data)
+    c = 1 + int.from_bytes(hkdf_expand(prk, b"ssdtf-zk-1", 48), "big") % (ORDER - 1)
+    s = (v - c * private.private_numbers().private_value) % ORDER
+    return point_compress(v_point) + s.to_bytes(32, "big")
+
+
+def zk_id(public):
+    return base64.urlsafe_b64encode(point_compress(public)).decode()
+
+
+def check_zk(file):
+    """Puts it to the vectors of a zk.json."""
+    with open(file, encoding="utf-8") as f:
+        for v in json.load(f)["zk"]:
+            private = ec.derive_private_key(int(v["x"], 16), CURVE)
+            expect(zk_id(private.public_key()) == v["client_id"], "id")
+            data = publish_input(first_byte(v["qos"], False), v["topic"], bytes.fromhex(v["body"]),
+                                 v["client_id"])
+            expect(data.hex() == v["input"], "input")
+            expect(zk_prove(private, data, int(v["v"], 16)).hex() == v["V"] + v["s"], "proof")
+
+
 # --- statements and bundles (PROTOCOL 8, 9) -----------------------------------------------------
 
 class Reader:
@@ -588,7 +616,8 @@ class Opened:
 class Party:
     """Keys and bundle, from a directory as ssdtf-pub and ssdtf-sub read it."""
 
-    def __init__(self, folder, counter=0):
+    def __init__(self, folder, counter=0, zk=False):
+        """zk: it answers challenges by SSDTF-ZK-1, as it was enrolled."""
         def key(name):
             with open(os.path.join(folder, name), "rb") as f:
                 return serialization.load_pem_private_key(f.read(), None)
@@ -602,6 +631,7 @@ class Party:
             self.encryption = key("encryption.pem")
         if os.path.exists(os.path.join(folder, "encryption.old.pem")):
             self.old_encryption = key("encryption.old.pem")
+        self.zk = zk
         self.counter = counter
         self.contexts = {}
         self.load_bundle()
@@ -688,7 +718,14 @@ class Party:
         r_b, key_hash = body[32:64], self.broker_hash
         if self.signed_by is self.next_broker:
             key_hash = sha256(point_bytes(self.next_broker))
-        return self.signed(RESPONSE, r_b + r_c + key_hash, qos), r_b
+        body = r_b + r_c + key_hash
+        return (self.proved(RESPONSE, body, qos) if self.zk
+                else self.signed(RESPONSE, body, qos)), r_b
+
+    def proved(self, topic, body, qos=0):
+        """body with trailer 3 (PROTOCOL 16)."""
+        return body + zk_prove(self.signing, publish_input(first_byte(qos, False), topic, body,
+                                                           self.id)) + b"\x03"
 
     def result(self, r_b, first, payload):
         """The highest counter taken, as the result says."""

@@ -156,7 +156,8 @@ void auth_response_verified(struct ingress *in)
 		return;
 	if (in->verify.result != BROKER_VERIFY_OK || !ingress_key_holds(in))
 		return failed(c, "its response is not signed by the enrolled key");
-	if (in->verify.trailer.kind != 1 || !response_fits(c, in->verify.trailer.body))
+	if (in->verify.trailer.kind != (in->verify.zk ? 3 : 1) ||
+	    !response_fits(c, in->verify.trailer.body))
 		return failed(c, "its response answers another challenge");
 	c->secure->key = *verifier_key(in->verify.by);
 	c->secure->authenticated = true;

@@ -277,6 +277,8 @@ static int build_parties(struct directory *d, const struct bundle_gateway *b, co
 		to->roles = g.party.roles;
 		to->flags = g.party.flags;
 		to->signing = g.party.signing;
+		if (to->flags & RECORD_PARTY_ZK && !record_id_is_key(to->id, &to->signing))
+			return bad(why, "a party of SSDTF-ZK-1 has an id that is not its key");
 		to->previous = keep_previous(d, &g.party);
 		to->device = admission_of(&g);
 		to->publishes = d->publishes + used;

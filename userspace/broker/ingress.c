@@ -67,6 +67,7 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 	in->verify.sealed = m->sealed;
 	if (party->roles & RECORD_ROLE_DISTRIBUTOR)
 		in->verify.level_max = ENVELOPE_LEVEL_MAX;
+	in->verify.zk = kind == INGRESS_RESPONSE && party->flags & RECORD_PARTY_ZK;
 	c->secure->verify_bytes += m->payload.n;
 	if (++c->secure->verify_pending >= b->config.limits.verify_pending_max ||
 	    c->secure->verify_bytes >= b->config.limits.verify_bytes_max)

@@ -17,18 +17,23 @@ static uint64_t counter_of(struct bytes payload)
 	return magic == ENVELOPE_MAGIC ? bytes_read_u64(&r) : 0;
 }
 
+static struct publish publish_of(const struct broker_verify *j)
+{
+	return (struct publish){
+		.first = j->first,
+		.topic = j->topic,
+		.properties = j->properties,
+		.body = { j->trailer.body },
+		.body_parts = 1,
+		.client_id = j->client_id,
+	};
+}
+
 /* publish_verify() and its answers, over what the sender's verifier knows already. */
 static int check_signature_by(const struct broker_verify *j, struct verifier *v, bool parsed)
 {
 	const struct publish_trailer *t = &j->trailer;
-	const struct publish p = {
-		.first = j->first,
-		.topic = j->topic,
-		.properties = j->properties,
-		.body = { t->body },
-		.body_parts = 1,
-		.client_id = j->client_id,
-	};
+	const struct publish p = publish_of(j);
 	uint8_t hash[HASH_BYTES];
 
 	if (t->kind == 1) {
@@ -89,10 +94,29 @@ static enum broker_verify_result check_envelope(struct broker_verify *j)
 	return BROKER_VERIFY_OK;
 }
 
+/* By the party's key that its id is made of, and no other. */
+static void run_zk(struct broker_verify *j)
+{
+	struct publish p;
+
+	j->result = BROKER_VERIFY_NO_TRAILER;
+	if (publish_split_zk(j->payload, &j->trailer))
+		return;
+	p = publish_of(j);
+	j->by = j->verifier;
+	j->result = publish_verify_zk(&p, &j->trailer, verifier_key(j->verifier))
+			    ? BROKER_VERIFY_BAD_SIGNATURE
+			    : BROKER_VERIFY_OK;
+}
+
 void broker_verify_run(struct broker_verify *j)
 {
 	bool parsed;
 
+	if (j->zk) {
+		run_zk(j);
+		return;
+	}
 	j->counter = j->sealed ? counter_of(j->payload) : 0;
 	j->result = BROKER_VERIFY_NO_TRAILER;
 	if (publish_split(j->payload, &j->trailer))

@@ -31,8 +31,9 @@ struct broker_verify {
 	struct bytes topic, properties, payload, client_id;
 	struct verifier *verifier; /* the sender's, see verifier.h */
 	struct verifier *other;	   /* of another key of its that holds, tried next; or NULL */
-	bool sealed;		   /* the body must be an envelope: parse, bind, decompress, */
-	uint8_t level_max;	   /* at no higher level than that */
+	bool zk;	   /* an authentication response that ends in trailer 3 (PROTOCOL 16) */
+	bool sealed;	   /* the body must be an envelope: parse, bind, decompress, */
+	uint8_t level_max; /* at no higher level than that */
 
 	/* Out. */
 	enum broker_verify_result result;

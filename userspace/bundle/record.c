@@ -342,6 +342,24 @@ void record_broker_read(struct bytes_reader *r, struct record_broker *b)
 	b->has_next = read_other_key(r, &b->next, &b->next_from_ms);
 }
 
+void record_zk_id(const struct p256_point *key, char ret_id[RECORD_ZK_ID_CHARS + 1])
+{
+	uint8_t compressed[P256_COMPRESSED_BYTES];
+
+	_Static_assert(TEXT_B64U_SIZE(P256_COMPRESSED_BYTES) == RECORD_ZK_ID_CHARS + 1,
+		       "44 characters");
+	p256_point_compress(key, compressed);
+	text_b64u(bytes_of(compressed, sizeof(compressed)), ret_id);
+}
+
+bool record_id_is_key(struct bytes id, const struct p256_point *key)
+{
+	char own[RECORD_ZK_ID_CHARS + 1];
+
+	record_zk_id(key, own);
+	return bytes_equal(id, bytes_of(own, RECORD_ZK_ID_CHARS));
+}
+
 int record_broker_decode(struct bytes body, struct record_broker *ret_b)
 {
 	struct bytes_reader r = bytes_reader_of(body);

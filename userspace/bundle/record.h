@@ -127,6 +127,10 @@ int record_party_decode(struct bytes body, struct record_party *ret_p) must_chec
 void record_party_encode(const struct record_party *p, struct bytes_writer *w);
 int record_broker_decode(struct bytes body, struct record_broker *ret_b) must_check;
 void record_broker_encode(const struct record_broker *b, struct bytes_writer *w);
+/* An id of SSDTF-ZK-1 (PROTOCOL 16): base64url of the compressed key. */
+#define RECORD_ZK_ID_CHARS 44
+void record_zk_id(const struct p256_point *key, char ret_id[RECORD_ZK_ID_CHARS + 1]);
+bool record_id_is_key(struct bytes id, const struct p256_point *key);
 /* The same inside something larger: what is wrong makes r bad. */
 void record_broker_read(struct bytes_reader *r, struct record_broker *b);
 

@@ -23,6 +23,7 @@ enum {
 	LONG_HELP = 256,
 	LONG_QUIET,
 	LONG_DIR,
+	LONG_AUTH,
 	LONG_RETRY,
 	LONG_RESERVE,
 	LONG_NO_CLOCK,
@@ -44,6 +45,7 @@ enum {
 #define COMMON_LONG                                                                               \
 	{ "help", no_argument, NULL, LONG_HELP }, { "dir", required_argument, NULL, LONG_DIR },   \
 		{ "host", required_argument, NULL, 'h' },                                         \
+		{ "auth", required_argument, NULL, LONG_AUTH },                                   \
 		{ "port", required_argument, NULL, 'p' }, { "id", required_argument, NULL, 'i' }, \
 		{ "topic", required_argument, NULL, 't' },                                        \
 		{ "qos", required_argument, NULL, 'q' },                                          \
@@ -97,6 +99,7 @@ static const char usage_common[] =
 	"  -p, --port PORT       its port (1883)\n"
 	"  -q, --qos N           0 (the default), 1 or 2\n"
 	"  -i, --id ID           refuse a bundle for another id\n"
+	"  --auth zk             authenticate by SSDTF-ZK-1, as it was enrolled (ecdsa: SSDTF-1)\n"
 	"  -k, --keepalive S     seconds between pings (60)\n"
 	"  -c, --disable-clean-session\n"
 	"                        keep the session at the broker after disconnecting (for a\n"
@@ -247,6 +250,11 @@ static bool take_connection(int c, char *arg, struct options *o)
 static bool take_common(int c, char *arg, struct options *o)
 {
 	switch (c) {
+	case LONG_AUTH:
+		o->zk = !strcmp(arg, "zk");
+		if (!o->zk && strcmp(arg, "ecdsa"))
+			exit_with(EX_USAGE, "--auth: zk or ecdsa, not \"%s\"", arg);
+		return true;
 	case LONG_DIR:
 		o->dir = arg;
 		return true;

@@ -28,6 +28,7 @@ struct options {
 	struct link_options link;
 	const char *dir;
 	const char *id;
+	bool zk; /* --auth zk */
 	char *topics[OPTIONS_TOPICS_MAX];
 	int n_topics;
 	uint8_t qos;

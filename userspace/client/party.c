@@ -420,6 +420,7 @@ static void client_init(struct party *p, const struct party_config *config, stru
 	struct p256_point manager;
 	struct ssdtf_config c = {
 		.id = bytes_str(config->id ? config->id : ""),
+		.zk = config->zk,
 		.signing = &signing,
 		.encryption = config->reads ? &encryption : NULL,
 		.manager = &manager,

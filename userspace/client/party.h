@@ -29,6 +29,7 @@
 struct party_config {
 	const char *dir;
 	const char *id;	       /* must be the bundle's; NULL: whatever the bundle says */
+	bool zk;	       /* authenticate by SSDTF-ZK-1 */
 	bool reads;	       /* take the encryption key */
 	unsigned n_origins;    /* with reads: how many replay windows there are */
 	uint32_t counter_step; /* counters reserved by one write; 0: the library's choice */

@@ -446,6 +446,7 @@ int main(int argc, char **argv)
 	options_parse(OPTIONS_PUB, argc, argv, &p.options);
 	config.dir = p.options.dir;
 	config.id = p.options.id;
+	config.zk = p.options.zk;
 	config.counter_step = p.options.counter_step;
 	config.rekey_messages = p.options.rekey_messages;
 	config.rekey_seconds = p.options.rekey_seconds;

@@ -237,6 +237,7 @@ int main(int argc, char **argv)
 	};
 	config.dir = s.options.dir;
 	config.id = s.options.id;
+	config.zk = s.options.zk;
 	config.counter_step = s.options.counter_step;
 	config.n_origins = s.options.n_origins;
 	link_catch_signals();

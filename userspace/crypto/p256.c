@@ -265,6 +265,34 @@ int p256_scalar_mul(const struct secret32 *a, const struct secret32 *b,
 	return scalar_store(w.a, ret_product);
 }
 
+int p256_scalar_sub(const struct secret32 *a, const struct secret32 *b,
+		    struct secret32 *ret_difference)
+{
+	struct secret32 d SECRET = { 0 };
+	unsigned borrow = 0, carry = 0, any = 0;
+
+	if (!scalar_in_range(a->b) || !scalar_in_range(b->b))
+		return -EINVAL;
+	for (size_t i = P256_SCALAR_BYTES; i-- > 0;) {
+		unsigned v = (unsigned)a->b[i] - b->b[i] - borrow;
+
+		d.b[i] = (uint8_t)v;
+		borrow = v >> 8 & 1;
+	}
+	/* n on top where it went below 0, by a mask and no branch. */
+	for (size_t i = P256_SCALAR_BYTES; i-- > 0;) {
+		unsigned v = d.b[i] + (order[i] & (0u - borrow)) + carry;
+
+		d.b[i] = (uint8_t)v;
+		carry = v >> 8;
+		any |= d.b[i];
+	}
+	if (!any)
+		return -EINVAL;
+	*ret_difference = d;
+	return 0;
+}
+
 int p256_scalar_invert(const struct secret32 *a, struct secret32 *ret_inverse)
 {
 	struct work w WORK = { 0 };
@@ -355,6 +383,28 @@ int p256_mul_base(const struct secret32 *k, struct p256_point *ret_point)
 int p256_mul(const struct secret32 *k, const struct p256_point *p, struct p256_point *ret_point)
 {
 	return multiply(k, p, ret_point);
+}
+
+int p256_mul_sum(const struct secret32 *a, const struct secret32 *b, const struct p256_point *p,
+		 struct p256_point *ret_point)
+{
+	struct work w WORK = { 0 };
+	int err = work_init(&w);
+
+	if (err)
+		return err;
+	err = scalar_load(w.a, a);
+	if (!err)
+		err = scalar_load(w.b, b);
+	if (!err)
+		err = point_load(&w, w.p, bytes_of(p->b, sizeof(p->b)));
+	if (err)
+		return err;
+	if (EC_POINT_mul(group, w.q, w.a, w.p, w.b, w.ctx) != 1)
+		return context_error(-EIO);
+	if (EC_POINT_is_at_infinity(group, w.q))
+		return -EINVAL;
+	return point_store(&w, w.q, ret_point);
 }
 
 int p256_dh(const struct secret32 *k, const struct p256_point *p, struct secret32 *ret_x)

@@ -42,6 +42,9 @@ int p256_scalar_check(const struct secret32 *k) must_check;
 /* a * b mod n, a^-1 mod n, in constant time with respect to the values. */
 int p256_scalar_mul(const struct secret32 *a, const struct secret32 *b,
 		    struct secret32 *ret_product) must_check;
+/* a - b mod n, likewise. -EINVAL where they are equal: 0 is no scalar. */
+int p256_scalar_sub(const struct secret32 *a, const struct secret32 *b,
+		    struct secret32 *ret_difference) must_check;
 int p256_scalar_invert(const struct secret32 *a, struct secret32 *ret_inverse) must_check;
 /* 1 + (OS2IP(wide) mod (n-1)): PROTOCOL 3's hash to scalar. wide is 48 bytes. */
 int p256_scalar_from_wide(struct bytes wide, struct secret32 *ret_scalar) must_check;
@@ -50,6 +53,10 @@ int p256_scalar_from_wide(struct bytes wide, struct secret32 *ret_scalar) must_c
 int p256_mul_base(const struct secret32 *k, struct p256_point *ret_point) must_check;
 int p256_mul(const struct secret32 *k, const struct p256_point *p,
 	     struct p256_point *ret_point) must_check;
+/* a * G + b * P, in time that depends on a and b: nothing secret goes in. -EINVAL where the sum is
+ * infinity, too. */
+int p256_mul_sum(const struct secret32 *a, const struct secret32 *b, const struct p256_point *p,
+		 struct p256_point *ret_point) must_check;
 /* x(k * P): what Diffie-Hellman hands on. */
 int p256_dh(const struct secret32 *k, const struct p256_point *p,
 	    struct secret32 *ret_x) must_check;

@@ -10,6 +10,7 @@
 #define LABEL_BATCH	"ssdtf-batch-1"
 #define KIND_SINGLE	1
 #define KIND_BATCH	2
+#define KIND_ZK		3
 #define FIRST_DUP	0x08 /* MQTT 3.3.1.1 */
 #define FIRST_TYPE_MASK 0xf0
 #define FIRST_PUBLISH	0x30
@@ -209,6 +210,49 @@ int publish_sign(const struct publish *p, const struct p256_private *key,
 	err = p256_sign_digest(key, hash, sig);
 	if (!err)
 		publish_write_trailer_1(sig, &w);
+	return err;
+}
+
+/* --- SSDTF-ZK-1 ------------------------------------------------------------------------------ */
+
+int publish_split_zk(struct bytes payload, struct publish_trailer *ret_t)
+{
+	struct publish_trailer t = { .kind = KIND_ZK };
+	struct bytes_reader r = bytes_reader_of(payload);
+
+	if (payload.n < PUBLISH_TRAILER_3_BYTES)
+		return -EBADMSG;
+	t.body = bytes_read_view(&r, payload.n - PUBLISH_TRAILER_3_BYTES);
+	t.trailer = bytes_of(r.p, r.left);
+	t.sig = bytes_read_view(&r, SCHNORR_PROOF_BYTES);
+	if (bytes_read_u8(&r) != KIND_ZK || !bytes_read_done(&r))
+		return -EBADMSG;
+	*ret_t = t;
+	return 0;
+}
+
+int publish_verify_zk(const struct publish *p, const struct publish_trailer *t,
+		      const struct p256_point *key)
+{
+	struct input in;
+
+	_Static_assert(PARTS_MAX <= SCHNORR_INPUT_PARTS_MAX, "an input can be proved");
+	if (t->kind != KIND_ZK)
+		return -EBADMSG;
+	input_init(&in, p);
+	return schnorr_verify(key, in.parts, in.n, t->sig.p);
+}
+
+int publish_prove_zk(const struct publish *p, const struct secret32 *key,
+		     const struct p256_point *public, uint8_t ret_trailer[PUBLISH_TRAILER_3_BYTES])
+{
+	struct input in;
+	int err;
+
+	input_init(&in, p);
+	err = schnorr_prove(key, public, in.parts, in.n, ret_trailer);
+	if (!err)
+		ret_trailer[SCHNORR_PROOF_BYTES] = KIND_ZK;
 	return err;
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signed PUBLISH (PROTOCOL 4): what is signed, the two trailers, and the origin proof.
+ * Signed PUBLISH (PROTOCOL 4): what is signed, the two trailers, and the origin proof; and the one
+ * of SSDTF-ZK-1 (PROTOCOL 16), which stands on an authentication response alone.
  *
  *   payload = body || trailer
  *   trailer 1 = sig || 01                              65 bytes
  *   trailer 2 = sig || path || u16 index || u16 size || 02
+ *   trailer 3 = proof || 03                            66 bytes
  */
 #ifndef SSDTF_CRYPTO_PUBLISH_H
 #define SSDTF_CRYPTO_PUBLISH_H
@@ -15,9 +17,11 @@
 #include "userspace/crypto/envelope.h"
 #include "userspace/crypto/merkle.h"
 #include "userspace/crypto/p256.h"
+#include "userspace/crypto/schnorr.h"
 
 #define PUBLISH_TRAILER_1_BYTES		  65
 #define PUBLISH_TRAILER_2_BYTES(path_len) (P256_SIG_BYTES + 32 * (path_len) + 5)
+#define PUBLISH_TRAILER_3_BYTES		  (SCHNORR_PROOF_BYTES + 1)
 #define PUBLISH_TRAILER_BYTES_MAX	  PUBLISH_TRAILER_2_BYTES(MERKLE_PATH_MAX)
 #define PUBLISH_BODY_PARTS_MAX		  4
 
@@ -47,8 +51,8 @@ void publish_input(const struct publish *p, struct bytes_writer *w);
 struct publish_trailer {
 	struct bytes body;
 	struct bytes trailer; /* the whole of it, as it stands behind the body */
-	uint8_t kind;	      /* 1 or 2 */
-	struct bytes sig;     /* 64 */
+	uint8_t kind;	      /* 1 or 2; 3 from publish_split_zk() */
+	struct bytes sig;     /* 64; of kind 3 the proof, 65 */
 	struct bytes path;    /* kind 2 */
 	uint16_t index, size; /* kind 2 */
 };
@@ -76,6 +80,17 @@ void publish_write_trailer_2(const uint8_t sig[P256_SIG_BYTES], const struct mer
 /* digest, sign, trailer 1, for those who hold a private key in their own process. */
 int publish_sign(const struct publish *p, const struct p256_private *key,
 		 uint8_t ret_trailer[PUBLISH_TRAILER_1_BYTES]) must_check;
+
+/*
+ * Trailer 3. publish_split() takes it for none, so that nothing but who expects a proof can be
+ * given one: publish_split_zk() takes nothing else. Errors of all three as above and schnorr.h's.
+ */
+int publish_split_zk(struct bytes payload, struct publish_trailer *ret_t) must_check;
+int publish_verify_zk(const struct publish *p, const struct publish_trailer *t,
+		      const struct p256_point *key) must_check;
+int publish_prove_zk(const struct publish *p, const struct secret32 *key,
+		     const struct p256_point *public,
+		     uint8_t ret_trailer[PUBLISH_TRAILER_3_BYTES]) must_check;
 
 /* first || u16 properties || trailer. */
 size_t publish_proof_bytes(struct bytes properties, struct bytes trailer);

@@ -48,6 +48,7 @@ static int run_enrol(struct manager *m, const struct options *o, enum record_rol
 		.public_file = o->text[OPTION_PUBLIC],
 		.encryption_file = o->text[OPTION_ENCRYPTION],
 		.generate = o->text[OPTION_GENERATE],
+		.zk = options_has(o, OPTION_ZK),
 		.clock = options_has(o, OPTION_NO_CLOCK) ? ENROL_NO_CLOCK
 			 : options_has(o, OPTION_CLOCK)	 ? ENROL_CLOCK
 							 : ENROL_CLOCK_AS_IS,
@@ -437,12 +438,12 @@ static const struct command {
 	{ "enrol device",
 	  HOW_WRITES,
 	  run_enrol_device,
-	  { USAGE("enrol device"), "Enrol a sender.", NULL, PARTY, B(ID), KEYS } },
+	  { USAGE("enrol device"), "Enrol a sender.", NULL, PARTY | B(ZK), B(ID), KEYS } },
 	{ "enrol receiver",
 	  HOW_WRITES,
 	  run_enrol_receiver,
-	  { USAGE("enrol receiver"), "Enrol a receiver.", NULL, PARTY | B(ENCRYPTION), B(ID),
-	    KEYS } },
+	  { USAGE("enrol receiver"), "Enrol a receiver.", NULL, PARTY | B(ENCRYPTION) | B(ZK),
+	    B(ID), KEYS } },
 	{ "enrol distributor",
 	  HOW_WRITES,
 	  run_enrol_distributor,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "userspace/base/secret.h"
+#include "userspace/bundle/record.h"
 #include "userspace/crypto/hash.h"
 #include "userspace/manager/gateway.h"
 #include "userspace/manager/keyfile.h"
@@ -121,6 +122,8 @@ static int merge(struct manager *m, const struct enrol_party *e, const struct pa
 		return manager_fail(
 			m, -EINVAL,
 			"\"%s\": signing and encryption key are the same; one key, one use", e->id);
+	if (e->zk)
+		p->flags |= RECORD_PARTY_ZK;
 	if (e->clock == ENROL_NO_CLOCK)
 		p->admission_flags |= BUNDLE_ADMISSION_NO_CLOCK;
 	else if (e->clock == ENROL_CLOCK)
@@ -130,8 +133,9 @@ static int merge(struct manager *m, const struct enrol_party *e, const struct pa
 
 static bool same(const struct party *a, const struct party *b)
 {
-	return a->roles == b->roles && a->admission_flags == b->admission_flags &&
-	       a->has_encryption == b->has_encryption && a->unwrap_bytes == b->unwrap_bytes;
+	return a->roles == b->roles && a->flags == b->flags &&
+	       a->admission_flags == b->admission_flags && a->has_encryption == b->has_encryption &&
+	       a->unwrap_bytes == b->unwrap_bytes;
 }
 
 static int find_old(struct manager *m, const char *id, struct party *old, bool *ret_found)
@@ -147,7 +151,7 @@ static int find_old(struct manager *m, const char *id, struct party *old, bool *
 	return err ? err : party_find(m, id, old, ret_found);
 }
 
-int enrol_party(struct manager *m, const struct enrol_party *e)
+static int enrol_named(struct manager *m, const struct enrol_party *e)
 {
 	struct party old, p = { 0 };
 	char roles[PARTY_ROLES_ROOM];
@@ -178,6 +182,43 @@ int enrol_party(struct manager *m, const struct enrol_party *e)
 	if (!err)
 		(void)fprintf(m->out, "enrolled id=%s roles=%s\n", p.id, roles);
 	return err;
+}
+
+/* The id that its key makes. A key that is made here is there from now on for read_keys(). */
+static int zk_id(struct manager *m, const struct enrol_party *e, char ret_id[MANAGER_ID_ROOM])
+{
+	struct p256_point key;
+	int err;
+
+	_Static_assert(RECORD_ZK_ID_CHARS < MANAGER_ID_ROOM, "such an id is one");
+	if (e->generate) {
+		err = keyfile_folder(m, e->generate);
+		if (!err)
+			err = keyfile_private(m, e->generate, "signing.pem", true, &key);
+	} else {
+		err = keyfile_read_public(m, e->public_file, &key);
+	}
+	if (err)
+		return err;
+	record_zk_id(&key, ret_id);
+	if (e->id && strcmp(e->id, ret_id))
+		return manager_fail(m, -EINVAL,
+				    "with --zk the id is made of the key: \"%s\"; leave --id out",
+				    ret_id);
+	return 0;
+}
+
+int enrol_party(struct manager *m, const struct enrol_party *e)
+{
+	struct enrol_party named = *e;
+	char id[MANAGER_ID_ROOM];
+	int err;
+
+	if (!e->zk)
+		return enrol_named(m, e);
+	err = zk_id(m, e, id);
+	named.id = id;
+	return err ? err : enrol_named(m, &named);
 }
 
 static bool same_gateway(const struct gateway *a, const struct gateway *b)

@@ -19,6 +19,7 @@ struct enrol_party {
 	const char *encryption_file; /* a receiver's encryption key; NULL with generate */
 	const char *generate;	     /* folder for signing.pem and encryption.pem, or NULL */
 	enum enrol_clock clock;
+	bool zk; /* authenticates by SSDTF-ZK-1: id may be NULL, and is made of the key */
 };
 
 /*

@@ -38,6 +38,9 @@ static const struct row {
 	[OPTION_CLOCK] = { "clock", NULL, "it has a clock (as a new party has)", KIND_FLAG },
 	[OPTION_NO_CLOCK] = { "no-clock", NULL, "admit it with slot 0: it has no clock",
 			      KIND_FLAG },
+	[OPTION_ZK] = { "zk", NULL,
+			"it authenticates by SSDTF-ZK-1: its id is made of its key (no --id)",
+			KIND_FLAG },
 	[OPTION_NAME] = { "name", "NAME", "its name" },
 	[OPTION_FILTER] = { "filter", "FILTER", "MQTT topic filter, may be repeated", KIND_FILTER },
 	[OPTION_SUITE] = { "suite", "1|2", "1: AES-128-GCM (standard), 2: ChaCha20-Poly1305",
@@ -242,6 +245,8 @@ static void check(const struct parse *p, struct argp_state *state)
 	uint64_t missing = p->rules->needs & ~p->o->given;
 	uint64_t one_of = p->rules->one_of & p->o->given;
 
+	if (options_has(p->o, OPTION_ZK))
+		missing &= ~OPTION_BIT(OPTION_ID); /* it follows from the key */
 	if (missing)
 		argp_error(state, "--%s is missing", name_of(missing));
 	if (p->rules->one_of && !one_of)

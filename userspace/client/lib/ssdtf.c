@@ -98,6 +98,8 @@ static int check_bundle(const struct ssdtf_client *c, struct bytes bytes, struct
 	if ((id.n && !bytes_equal(b.party_id, id)) ||
 	    memcmp(b.signing.b, c->signing_point.b, P256_POINT_BYTES))
 		return -EPERM;
+	if (c->zk && !record_id_is_key(b.party_id, &b.signing))
+		return -EPERM;
 	ret = check_scopes(&b);
 	if (!ret)
 		ret = check_grants(c, &b);
@@ -187,6 +189,9 @@ static int load_keys(struct ssdtf_client *c, const struct ssdtf_config *config)
 	if (ret)
 		return ret;
 	p256_private_point(c->signing, &c->signing_point);
+	c->zk = config->zk;
+	if (c->zk)
+		c->proves = *config->signing;
 	for (unsigned i = 0; i < ARRAY_SIZE(encryption) && encryption[i]; i++) {
 		ret = p256_mul_base(encryption[i], &c->encryption[i].point);
 		if (ret)

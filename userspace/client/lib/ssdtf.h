@@ -201,6 +201,8 @@ struct ssdtf_identity {
 struct ssdtf_config {
 	struct bytes id; /* who the bundle must be for; empty: whoever has these keys */
 	const struct secret32 *signing;
+	/* Authenticates by SSDTF-ZK-1 (PROTOCOL 16), as it was enrolled: the id is the key. */
+	bool zk;
 	const struct secret32 *encryption; /* NULL: reads nothing */
 	const struct secret32
 		*encryption_old;	  /* NULL, or the one before: grants name one or other */
@@ -328,6 +330,8 @@ struct ssdtf_client {
 	struct bytes id; /* in the bundle */
 	struct p256_point signing_point;
 	struct p256_private *signing;
+	bool zk;
+	struct secret32 proves; /* with zk: the signing key's scalar */
 	struct ssdtf_encryption encryption[2];
 	unsigned n_encryption; /* 0: reads nothing */
 	struct p256_public *manager;

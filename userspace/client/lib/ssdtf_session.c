@@ -115,6 +115,30 @@ int ssdtf_send_signed(struct ssdtf_client *c, const char *topic, struct bytes bo
 	return c->ops->publish(c->ctx, topic, payload, w.used, 0, false);
 }
 
+/* The same with trailer 3, which only the response to a challenge may have. */
+static int send_proved(struct ssdtf_client *c, const char *topic, struct bytes body)
+{
+	uint8_t payload[SSDTF_NOTICE_BODY_MAX + PUBLISH_TRAILER_3_BYTES];
+	uint8_t trailer[PUBLISH_TRAILER_3_BYTES];
+	struct bytes_writer w = bytes_writer_of(payload, sizeof(payload));
+	struct publish p = {
+		.first = ssdtf_first(0, false),
+		.topic = bytes_str(topic),
+		.body = { body },
+		.body_parts = 1,
+		.client_id = c->id,
+	};
+	int ret = publish_prove_zk(&p, &c->proves, &c->signing_point, trailer);
+
+	if (ret)
+		return ret;
+	bytes_write(&w, body);
+	bytes_write(&w, bytes_of(trailer, sizeof(trailer)));
+	if (w.bad)
+		return -ENOBUFS;
+	return c->ops->publish(c->ctx, topic, payload, w.used, 0, false);
+}
+
 int ssdtf_verify_control(struct ssdtf_client *c, const struct ssdtf_packet *packet,
 			 struct bytes *ret_body)
 {
@@ -175,7 +199,8 @@ static int respond(struct ssdtf_client *c, const uint8_t r_b[SSDTF_NONCE_BYTES])
 	bytes_write(&w, bytes_of(s->r_c, sizeof(s->r_c)));
 	bytes_write(&w, bytes_of(ssdtf_broker_hash(c), HASH_BYTES));
 	bytes_write(&w, bytes_of(s->binding, s->binding_n));
-	return ssdtf_send_signed(c, TOPIC_RESPONSE, bytes_of(body, w.used));
+	return c->zk ? send_proved(c, TOPIC_RESPONSE, bytes_of(body, w.used))
+		     : ssdtf_send_signed(c, TOPIC_RESPONSE, bytes_of(body, w.used));
 }
 
 static void auth_failed(struct ssdtf_client *c, const char *why, struct ssdtf_event *ret_event)
