@@ -97,7 +97,7 @@ static const struct argp_option keygen_options[] = {
 	{ "public", OPT_PUBLIC, "FILE", 0, "gets the public keys, as PEM", 0 },
 	{ "next", OPT_NEXT, "signing|unwrap", 0,
 	  "make the key that is to follow this one (both: give it twice); FILE gets it in the "
-	  "other's place. A running hsmd finds it at the next question",
+	  "other's place. A running hsmd uses it from SIGHUP on",
 	  1 },
 	{ "promote", OPT_PROMOTE, "signing|unwrap", 0,
 	  "destroy this key, so that the next one takes its place: when the gateway's bundle "

@@ -3,7 +3,7 @@
  * ssdtf-hsmd keygen: a gateway's keys, made in its token, and their public halves in a file for the
  * manager; and how its signing and its unwrapping key are replaced:
  *
- *   keygen --next      makes the key that will follow. hsmd may run: it finds it.
+ *   keygen --next      makes the key that will follow. hsmd may run, and uses it from SIGHUP on
  *   (the manager puts it into the gateway's bundle: ssdtf-admin rotate gateway)
  *   keygen --promote   destroys the old key, and the next one is the current one
  *

@@ -49,11 +49,16 @@ struct server {
 	uint8_t in[HSM_PACKET_BYTES_MAX], out[HSM_PACKET_BYTES_MAX];
 };
 
-static volatile sig_atomic_t terminated;
+static volatile sig_atomic_t terminated, told_to_look;
 
 static void on_term(int sig)
 {
 	terminated = 1;
+}
+
+static void on_hup(int sig)
+{
+	told_to_look = 1;
 }
 
 static uint64_t now_ms(void)
@@ -166,7 +171,7 @@ static int identify(struct server *s)
 }
 
 /* keygen may make keys while we run: what was not there is looked for again. A token that is away
- * shows at the next job. */
+ * shows at the next job. Not every module shows what another process has made: see look_anew(). */
 static void look_for_keys(struct server *s)
 {
 	if (!s->status.bundle_key[0])
@@ -296,6 +301,29 @@ static void recycle(struct server *s)
 	s->derived = 0;
 	if (!token_recycle(s->t))
 		return;
+	s->ready = false;
+	if (!mend(s)) /* which says what is to be said */
+		works(s);
+}
+
+/* SIGHUP: somebody made keys. SoftHSM does not show them before it is initialised again, where its
+ * token.object could not be written at login (hsm/override.h). */
+static void look_anew(struct server *s)
+{
+	int rc;
+
+	told_to_look = 0;
+	if (!s->ready)
+		return; /* it is looked for anyhow */
+	keys_lose(&s->keys);
+	s->derived = 0;
+	rc = token_recycle(s->t);
+	if (!rc)
+		rc = identify(s);
+	if (!rc) {
+		log_info("worker %u: looked at the token anew", s->c->index);
+		return;
+	}
 	s->ready = false;
 	if (!mend(s)) /* which says what is to be said */
 		works(s);
@@ -612,6 +640,8 @@ static void loop(struct server *s, const sigset_t *mask)
 		} else if (n > 0) {
 			serve_links(s);
 		}
+		if (told_to_look)
+			look_anew(s);
 		/* Nobody need ask for the token to be looked for. */
 		if (!s->stop && !s->ready && !mend(s))
 			works(s);
@@ -629,18 +659,21 @@ static int harden(void)
 	return 0;
 }
 
-/* SIGTERM is let in only while we wait, so that a packet is always answered whole. */
+/* Both are let in only while we wait, so that a packet is always answered whole. */
 static void set_signals(sigset_t *ret_mask)
 {
 	struct sigaction term = { .sa_handler = on_term };
+	struct sigaction hup = { .sa_handler = on_hup };
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigset_t blocked;
 
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGTERM);
-	BUG_ON(sigprocmask(SIG_BLOCK, &blocked, ret_mask) || sigdelset(ret_mask, SIGTERM));
+	sigaddset(&blocked, SIGHUP);
+	BUG_ON(sigprocmask(SIG_BLOCK, &blocked, ret_mask) || sigdelset(ret_mask, SIGTERM) ||
+	       sigdelset(ret_mask, SIGHUP));
 	BUG_ON(sigaction(SIGTERM, &term, NULL) || sigaction(SIGINT, &ignore, NULL) ||
-	       sigaction(SIGHUP, &ignore, NULL));
+	       sigaction(SIGHUP, &hup, NULL));
 }
 
 int server_run(const struct server_config *c)

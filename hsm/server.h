@@ -30,8 +30,9 @@ struct server_config {
 };
 
 /*
- * Serves until SIGTERM. Returns the exit status: 0; EX_NOPERM where the PIN was refused; EX_CONFIG
- * for what only a person can mend (the supervisor restarts neither); EX_OSERR.
+ * Serves until SIGTERM; at SIGHUP it looks for keys that were made meanwhile. Returns the exit
+ * status: 0; EX_NOPERM where the PIN was refused; EX_CONFIG for what only a person can mend (the
+ * supervisor restarts neither); EX_OSERR.
  */
 int server_run(const struct server_config *c) must_check;
 

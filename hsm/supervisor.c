@@ -171,7 +171,8 @@ static void become_worker(const struct supervisor *s, unsigned i)
 	} else if (dup2(s->workers[i].listen_fd, SUPERVISOR_LISTEN_FD) < 0) {
 		_exit(EX_OSERR);
 	}
-	if (sigprocmask(SIG_SETMASK, &s->outer_mask, NULL))
+	/* Until the worker is ready for it. */
+	if (signal(SIGHUP, SIG_IGN) == SIG_ERR || sigprocmask(SIG_SETMASK, &s->outer_mask, NULL))
 		_exit(EX_OSERR);
 	execv("/proc/self/exe", (char *const *)(uintptr_t)argv);
 	_exit(EX_OSERR);
@@ -308,6 +309,8 @@ static int supervise(struct supervisor *s, const sigset_t *set)
 		wait_for_signal(set, next_start_ms(s), &sig);
 		if (sig == SIGTERM || sig == SIGINT)
 			return 0;
+		if (sig == SIGHUP)
+			signal_all(s, SIGHUP);
 		final = reap(s);
 		if (final == EX_NOPERM)
 			log_error("the token refused the PIN: stopped; correct the PIN file");
@@ -319,7 +322,6 @@ static int supervise(struct supervisor *s, const sigset_t *set)
 int supervisor_run(const struct supervisor_config *c)
 {
 	static struct supervisor s;
-	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigset_t set;
 	int rc;
 
@@ -331,9 +333,8 @@ int supervisor_run(const struct supervisor_config *c)
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	rc = sigprocmask(SIG_BLOCK, &set, &s.outer_mask);
-	BUG_ON(rc);
-	rc = sigaction(SIGHUP, &ignore, NULL); /* there is nothing to read again */
 	BUG_ON(rc);
 	rc = supervisor_lock(c->socket_dir, &s.lock_fd);
 	for (unsigned i = 0; !rc && i < c->n_workers; i++)

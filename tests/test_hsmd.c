@@ -1272,6 +1272,25 @@ static enum hsm_status convert_with(struct fixture_hsmd *self, struct grant *g)
 	return replies[1].status;
 }
 
+static int protect_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	return strcmp(path + at->base, "token.object") ? 0 : chmod(path, 0400);
+}
+
+/* As tools/make-token leaves it: else a login that is killed takes the token along. */
+static void protect_token(struct fixture_hsmd *self)
+{
+	ASSERT_EQ(nftw(self->env.tokens, protect_one, 16, FTW_PHYS), 0);
+}
+
+static void wait_logged(struct fixture_hsmd *self, const char *what, unsigned times)
+{
+	for (uint64_t end = now_ms() + ANSWER_S * 1000; now_ms() < end; sleep_ms(10))
+		if (logged(self, what) >= times)
+			return;
+	harness_fail(__FILE__, __LINE__, true, "never said: %s", what);
+}
+
 /* Both keys replaced while a worker runs, from the next key's making to the old one's end. */
 TEST_F_TIMEOUT(hsmd, replaces_keys, 120)
 {
@@ -1283,6 +1302,7 @@ TEST_F_TIMEOUT(hsmd, replaces_keys, 120)
 
 	path_in(self->env.dir, "public.pem", file);
 	path_in(self->env.dir, "next.pem", next_file);
+	protect_token(self);
 	START(self, "--workers=1");
 	wait_until(self, 0, HSM_OK);
 	ASSERT_EQ(KEYGEN(self, "--public", file), 0);
@@ -1292,6 +1312,8 @@ TEST_F_TIMEOUT(hsmd, replaces_keys, 120)
 
 	ASSERT_EQ(KEYGEN(self, "--next=signing", "--next=unwrap", "--public", next_file), 0);
 	ASSERT_EQ(logged(self, "made ssdtf-sign-2"), 1);
+	ASSERT_EQ(kill(self->pid, SIGHUP), 0);
+	wait_logged(self, "looked at the token anew", 1);
 	next = signing_in(next_file);
 	ASSERT_TRUE(memcmp(&next, &old, sizeof(old)));
 	/* Repeated: the same. */
@@ -1316,6 +1338,7 @@ TEST_F_TIMEOUT(hsmd, replaces_keys, 120)
 	/* Not while it runs; then for good. */
 	ASSERT_EQ(KEYGEN(self, "--promote=signing", "--socket-dir", self->sockets), EX_TEMPFAIL);
 	ASSERT_EQ(logged(self, "another ssdtf-hsmd runs there"), 1);
+	ASSERT_EQ(logged(self, "ended with"), 0); /* it is the worker of the beginning */
 	ASSERT_EQ(stop(self), 0);
 	ASSERT_EQ(KEYGEN(self, "--promote=signing", "--dry-run", "--socket-dir", self->sockets), 0);
 	ASSERT_EQ(logged(self, "would have destroyed ssdtf-sign,"), 1);
@@ -1352,6 +1375,7 @@ TEST_F_TIMEOUT(hsmd, keygen_mends_what_a_killed_one_left, 120)
 
 	path_in(self->env.dir, "public.pem", file);
 	path_in(self->env.dir, "next.pem", next_file);
+	protect_token(self);
 	ASSERT_EQ(KEYGEN(self, "--public", file), 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(halves); i++) {
 		char label[32];
@@ -1379,11 +1403,6 @@ TEST_F_TIMEOUT(hsmd, keygen_mends_what_a_killed_one_left, 120)
 	}
 }
 
-static int protect_one(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-	return strcmp(path + at->base, "token.object") ? 0 : chmod(path, 0400);
-}
-
 /* kill -9 at any moment of either step: the old key or the new one, and the step can be repeated.
  */
 TEST_F_TIMEOUT(hsmd, keygen_killed_leaves_one_key_or_the_other, 120)
@@ -1395,8 +1414,7 @@ TEST_F_TIMEOUT(hsmd, keygen_killed_leaves_one_key_or_the_other, 120)
 
 	path_in(self->env.dir, "public.pem", file);
 	path_in(self->env.dir, "next.pem", next_file);
-	/* As tools/make-token leaves it: else a login that is killed takes the token along. */
-	ASSERT_EQ(nftw(self->env.tokens, protect_one, 16, FTW_PHYS), 0);
+	protect_token(self);
 	ASSERT_EQ(KEYGEN(self, "--public", file), 0);
 	for (unsigned i = 0; i < harness_rounds(6); i++) {
 		const char *const *step = i % 2 ? promote : make;
