@@ -146,7 +146,7 @@ figures 'crypto: sizes, batches and contexts are told apart' \
 	 for e in of('speed')}) == len(of('speed'))"
 figures 'crypto: nothing to compare is missing' \
 	"{e['of'] for e in of('ratio')} | {e['to'] for e in of('ratio')} <= crypto and \
-	 len(of('ratio')) == len({(e['name'], e['processes']) for e in of('ratio')}) == 40"
+	 len(of('ratio')) == len({(e['name'], e['processes']) for e in of('ratio')}) == 44"
 
 # --- an end before the end ---------------------------------------------------------------------
 # interrupted SIGNAL CONDITION WHEN OPTION...: hsm, as soon as the condition holds.

@@ -27,6 +27,7 @@
  *           "verify"          p256_verify_digest() of such a signature, in process: for reference
  *
  *   crypto  "p256 multiply", "p256 multiply base", "p256 decompress", "p256 sign", "p256 verify",
+ *           "zk prove", "zk verify"         of an authentication response (SSDTF-ZK-1)
  *           "evp derive", "evp sign", "evp verify"  OpenSSL alone, as `openssl speed` does
  *           "aes-128-gcm", "chacha20-poly1305", "sha-256"               (bytes)
  *           "publish digest", "publish leaf", "merkle build"            (bytes; batch)

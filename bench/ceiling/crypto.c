@@ -23,6 +23,8 @@ static const struct course_ratio ratios[] = {
 	{ .name = "p256.h's verification / EVP's", .of = "p256 verify", .to = "evp verify" },
 	{ .name = "p256.h's signature / EVP's", .of = "p256 sign", .to = "evp sign" },
 	{ .name = "p256.h's multiplication / EVP's", .of = "p256 multiply", .to = "evp derive" },
+	{ .name = "SSDTF-ZK-1 / SSDTF-1, the device's part", .of = "zk prove", .to = "p256 sign" },
+	{ .name = "SSDTF-ZK-1 / SSDTF-1, the broker's part", .of = "zk verify", .to = "p256 verify" },
 	{ .name = "ingress, E fresh / a verification", .of = "ingress trailer 1", .of_context = 1,
 	  .to = "p256 verify" },
 	{ .name = "ingress, context of 1000 / a verification", .of = "ingress trailer 1",
