@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "userspace/broker/claims.h"
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
 #include "userspace/broker/entry.h"

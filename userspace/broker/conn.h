@@ -64,9 +64,10 @@ struct conn_secure {
 	struct timer errors; /* lets it go on after too many */
 	struct updates_conn updates;
 
-	/* $SSDTF/bundle. */
-	uint32_t bundle_n;    /* the last sent */
-	uint64_t bundle_next; /* the least number that is taken */
+	/* $SSDTF/bundle and claim. */
+	uint32_t bundle_n, claim_n;	  /* the last sent */
+	uint64_t bundle_next, claim_next; /* the least number that is taken */
+	uint8_t claimed[32]; /* SHA-256 of the key that it claims; zeros: it does not */
 };
 
 struct broker_conn {

@@ -38,6 +38,7 @@ enum control_reason {
 #define CONTROL_TOPIC_REPORT	"$SSDTF/report"
 #define CONTROL_TOPIC_UPDATE	"$SSDTF/update"
 #define CONTROL_TOPIC_BUNDLE	"$SSDTF/bundle"
+#define CONTROL_TOPIC_CLAIM	"$SSDTF/claim"
 
 struct control {
 	struct list reports; /* envelopes for a manager that is absent, oldest first */

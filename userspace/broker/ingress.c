@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "userspace/broker/ingress.h"
 
+#include "userspace/broker/claims.h"
 #include "userspace/broker/conn.h"
 #include "userspace/broker/engine.h"
 #include "userspace/broker/intake.h"
@@ -89,6 +90,8 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 		kind = INGRESS_UPDATE;
 	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_BUNDLE)) && control_is_manager(c))
 		kind = INGRESS_BUNDLE;
+	else if (bytes_equal(p->topic, bytes_str(CONTROL_TOPIC_CLAIM)))
+		kind = INGRESS_CLAIM;
 	else if (control_is_topic(p->topic))
 		return conn_fail(c, "PUBLISH to a topic that is the broker's own"); /* PROTOCOL 5 */
 	m = conn_message(c, p, kind == INGRESS_PUBLISH);
@@ -253,6 +256,8 @@ static void control_verified(struct ingress *in)
 		well_formed = updates_ask(b, c, t->body);
 	else if (in->kind == INGRESS_BUNDLE)
 		well_formed = intake_bundle(b, c, t);
+	else if (in->kind == INGRESS_CLAIM)
+		well_formed = claims_message(b, c, in->message, t);
 	else
 		well_formed = control_report(b, c, in->message, t->body);
 	if (!well_formed)
@@ -279,6 +284,7 @@ void broker_verify_done(struct broker *b, struct broker_verify *job)
 	case INGRESS_REPORT:
 	case INGRESS_UPDATE:
 	case INGRESS_BUNDLE:
+	case INGRESS_CLAIM:
 		control_verified(in);
 		break;
 	case INGRESS_RESPONSE:
