@@ -34,6 +34,7 @@
 #include "userspace/manager/revoke.h"
 #include "userspace/manager/rotate.h"
 #include "userspace/manager/scope.h"
+#include "userspace/manager/serve.h"
 #include "userspace/manager/setup.h"
 #include "userspace/manager/trace.h"
 #include "userspace/manager/update.h"
@@ -327,6 +328,20 @@ static int run_push(struct manager *m, const struct options *o)
 	return push_run(m, &p);
 }
 
+static int run_serve(struct manager *m, const struct options *o)
+{
+	const struct serve_options s = {
+		.terms = bundle_terms_of(o),
+		.party_dir = o->text[OPTION_PARTY_DIR],
+		.party_id = o->text[OPTION_AS],
+		.host = o->text[OPTION_HOST],
+		.port = (int)o->number[OPTION_PORT],
+		.push = options_has(o, OPTION_PUSH),
+	};
+
+	return serve_run(m, &s);
+}
+
 static int run_reports(struct manager *m, const struct options *o)
 {
 	return reports_list(m, o->number[OPTION_SINCE], options_has(o, OPTION_JSON));
@@ -606,6 +621,11 @@ static const struct command {
 	  run_push,
 	  { USAGE("push"), "Bring a gateway its bundle over MQTT, and wait until it is applied.",
 	    NULL, ONLINE | B(VALID_DAYS) | B(TIMEOUT), B(PARTY_DIR) | B(HOST), 0 } },
+	{ "serve",
+	  HOW_BUNDLES,
+	  run_serve,
+	  { USAGE("serve"), "Stay at a gateway: keep reports, decide claims, bring bundles.", NULL,
+	    ONLINE | B(VALID_DAYS) | B(PUSH), B(PARTY_DIR) | B(HOST), 0 } },
 	{ "reports",
 	  HOW_READS,
 	  run_reports,

@@ -48,10 +48,14 @@ static void on_report(void *ctx, const struct ssdtf_report *report)
 	bool is_new;
 	int err = manager_resume(r->m);
 
-	if (!err) {
+	if (!err)
+		err = manager_begin(r->m);
+	if (!err)
 		err = reports_store(r->m, push_gateway(r->push), report, &is_new);
-		manager_pause(r->m);
-	}
+	if (!err)
+		err = manager_commit(r->m);
+	manager_rollback(r->m); /* harmless behind a commit */
+	manager_pause(r->m);
 	if (err)
 		log_error("a report is lost: %s", r->m->error);
 }

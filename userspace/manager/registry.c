@@ -199,6 +199,8 @@ static const char schema_2_sql[] =
 	"  applied_serial INTEGER NOT NULL DEFAULT 0," /* and of that which it said it applied */
 	"  applied_ms INTEGER NOT NULL DEFAULT 0"
 	") STRICT, WITHOUT ROWID;"
+	/* A bundle of a higher serial has the key that was claimed. */
+	"ALTER TABLE claim ADD COLUMN after_serial INTEGER NOT NULL DEFAULT 0;"
 	/* evidence: what the reporter signed, but for its id. No reference to a party: reports
 	 * outlive it. */
 	"CREATE TABLE report ("

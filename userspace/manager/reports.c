@@ -92,8 +92,8 @@ static int drop_oldest(struct manager *m)
 	return manager_fail_registry(m, registry_run(&q));
 }
 
-static int store(struct manager *m, const char *gateway, const struct ssdtf_report *r,
-		 bool *ret_new)
+int reports_store(struct manager *m, const char *gateway, const struct ssdtf_report *r,
+		  bool *ret_new)
 {
 	bool proven = false;
 	int err = check(m, r, &proven);
@@ -104,20 +104,6 @@ static int store(struct manager *m, const char *gateway, const struct ssdtf_repo
 		return err;
 	*ret_new = registry_changes(&m->registry) > 0;
 	return *ret_new ? drop_oldest(m) : 0;
-}
-
-int reports_store(struct manager *m, const char *gateway, const struct ssdtf_report *r,
-		  bool *ret_new)
-{
-	int err = manager_begin(m);
-
-	if (!err)
-		err = store(m, gateway, r, ret_new);
-	if (!err)
-		err = manager_commit(m);
-	if (err)
-		manager_rollback(m);
-	return err;
 }
 
 /* --- listing ---------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@
 #define REPORTS_MAX 100000
 
 /* Checks the reporter's own signature with the key that the registry has for it, and keeps the
- * outcome. *ret_new: it was not here. Begins and ends a transaction of its own. */
+ * outcome. *ret_new: it was not here. Within the caller's transaction. */
 int reports_store(struct manager *m, const char *gateway, const struct ssdtf_report *r,
 		  bool *ret_new) must_check;
 

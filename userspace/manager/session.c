@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "userspace/bundle/claim.h"
+#include "userspace/bundle/online.h"
 #include "userspace/client/link.h"
 #include "userspace/client/party.h"
 
@@ -46,9 +48,9 @@ static void on_event(void *ctx, const struct ssdtf_packet *p, const struct ssdtf
 	struct session *s = ctx;
 	struct ssdtf_report report;
 
-	if (bytes_equal(p->topic, bytes_str(SSDTF_TOPIC_BUNDLE)))
+	if (bytes_equal(p->topic, bytes_str(ONLINE_TOPIC)))
 		take_control(s, p, &s->bundle, s->handler->bundle);
-	else if (bytes_equal(p->topic, bytes_str(SSDTF_TOPIC_CLAIM)))
+	else if (bytes_equal(p->topic, bytes_str(CLAIM_TOPIC)))
 		take_control(s, p, &s->claim, s->handler->claim);
 	else if (bytes_equal(p->topic, bytes_str(SSDTF_TOPIC_REPORT)) &&
 		 !ssdtf_report_open(&s->party.client, p, &report))
@@ -142,7 +144,7 @@ struct bytes session_gateway(const struct session *s)
 
 int session_say(struct session *s, const char *topic, struct bytes body)
 {
-	struct ssdtf_numbers *numbers = strcmp(topic, SSDTF_TOPIC_BUNDLE) ? &s->claim : &s->bundle;
+	struct ssdtf_numbers *numbers = strcmp(topic, ONLINE_TOPIC) ? &s->claim : &s->bundle;
 	size_t n = body.n + SSDTF_CONTROL_END_BYTES;
 	uint8_t *payload = malloc(n);
 	int mid, err;

@@ -52,7 +52,7 @@ uint64_t session_now_ms(const struct session *s);
 /* The gateway that the party's bundle names. */
 struct bytes session_gateway(const struct session *s);
 
-/* body on one of the two topics, signed. -ENOTCONN, -ENOMEM, -EIO. */
+/* body on ONLINE_TOPIC or CLAIM_TOPIC, signed. -ENOTCONN, -ENOMEM, -EIO. */
 int session_say(struct session *s, const char *topic, struct bytes body) must_check;
 
 #endif

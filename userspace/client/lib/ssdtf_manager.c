@@ -65,9 +65,9 @@ int ssdtf_control_write(struct ssdtf_client *c, const char *topic, struct ssdtf_
  * inner := u8 reason || u64 counter || u8+ id || u16+ text || R_b || u32 n
  * or a nack that the broker passes on: the same without text.
  */
-static int read_report(struct bytes outer, struct ssdtf_report *ret_r)
+int ssdtf_report_read(struct bytes outer, struct ssdtf_report *ret_r)
 {
-	struct ssdtf_report report = { 0 };
+	struct ssdtf_report report = { .whole = outer };
 	struct bytes_reader r;
 
 	if (publish_split(outer, &report.trailer) || report.trailer.kind != 1)
@@ -101,7 +101,7 @@ int ssdtf_report_open(struct ssdtf_client *c, const struct ssdtf_packet *p,
 
 	if (ret)
 		return ssdtf_is_peers_fault(ret) ? -EBADMSG : ret;
-	return read_report(outer, ret_r);
+	return ssdtf_report_read(outer, ret_r);
 }
 
 int ssdtf_report_verify(const struct ssdtf_report *r, const struct p256_public *key)

@@ -9,9 +9,6 @@
 
 #include "userspace/client/lib/ssdtf.h"
 
-#define SSDTF_TOPIC_BUNDLE "$SSDTF/bundle"
-#define SSDTF_TOPIC_CLAIM  "$SSDTF/claim"
-
 /* Both directions of one topic, in one session: zero it when the session opens. */
 struct ssdtf_numbers {
 	uint32_t said;	/* the last */
@@ -36,6 +33,7 @@ int ssdtf_control_write(struct ssdtf_client *c, const char *topic, struct ssdtf_
 
 /* A report or nack that the broker passed on, taken apart; views into the packet. */
 struct ssdtf_report {
+	struct bytes whole; /* to be read again by ssdtf_report_read() */
 	struct bytes reporter;
 	bool nack; /* it has no text */
 	unsigned reason;
@@ -52,6 +50,8 @@ struct ssdtf_report {
  * ssdtf_report_verify(), with the key that is certified for it. */
 int ssdtf_report_open(struct ssdtf_client *c, const struct ssdtf_packet *p,
 		      struct ssdtf_report *ret_r) must_check;
+/* The same of a `whole` that was kept: that it was the broker's is not looked at again. */
+int ssdtf_report_read(struct bytes whole, struct ssdtf_report *ret_r) must_check;
 int ssdtf_report_verify(const struct ssdtf_report *r, const struct p256_public *key) must_check;
 
 #endif
