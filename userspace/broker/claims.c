@@ -125,14 +125,29 @@ bool claims_message(struct broker *b, struct broker_conn *conn, struct message *
 	return control_is_manager(conn) ? take_decision(b, conn, t) : take_request(b, conn, m, t);
 }
 
-bool claims_certified(const struct broker_conn *conn)
+/* The key that was claimed here is its party's now. */
+static bool is_certified(const struct broker_conn *c, const struct directory_party *p)
 {
-	const struct directory_party *p = directory_party(conn->broker->directory, conn_id(conn));
 	uint8_t hash[HASH_BYTES];
 
-	if (!p || conn->state != CONN_OPEN || p->flags & RECORD_PARTY_CLAIM ||
-	    bytes_is_zero(bytes_of(conn->secure->claimed, sizeof(conn->secure->claimed))))
+	if (!p || c->state != CONN_OPEN || directory_may_only_claim(p) ||
+	    bytes_is_zero(bytes_of(c->secure->claimed, sizeof(c->secure->claimed))))
 		return false;
 	hash_one(bytes_of(p->signing.b, sizeof(p->signing.b)), hash);
-	return memcmp(hash, conn->secure->claimed, sizeof(hash)) == 0;
+	return memcmp(hash, c->secure->claimed, sizeof(hash)) == 0;
+}
+
+void claims_bundle(struct broker *b)
+{
+	struct list *pos;
+
+	list_for_each(pos, &b->conns) {
+		struct broker_conn *c = list_entry(pos, struct broker_conn, link);
+		const struct directory_party *p = directory_party(b->directory, conn_id(c));
+
+		if (!is_certified(c, p))
+			continue;
+		c->secure->key = p->signing;
+		c->secure->previous = false;
+	}
 }

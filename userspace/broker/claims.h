@@ -18,10 +18,10 @@ struct publish_trailer;
 bool claims_message(struct broker *b, struct broker_conn *conn, struct message *m,
 		    const struct publish_trailer *t);
 /*
- * Is the key that this connection claimed the one that its party has now? Then it may stay, though
- * the party had the claim code's before: the claim was signed by the new key, over this session's
- * nonce, and so stands for a response of its own.
+ * Another bundle is in force. A connection whose party has by it the key that was claimed there is
+ * from now on one that authenticated by that key: the claim was signed by it, over this session's
+ * nonce, and so stands for a response. It stays, for the answer and for what the device does next.
  */
-bool claims_certified(const struct broker_conn *conn);
+void claims_bundle(struct broker *b);
 
 #endif

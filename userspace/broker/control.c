@@ -177,7 +177,8 @@ bool control_nack(struct broker *b, struct broker_conn *conn, struct message *m,
 
 bool control_is_manager(const struct broker_conn *c)
 {
-	return c->state == CONN_OPEN && c->session->party->roles & RECORD_ROLE_MANAGER;
+	return c->state == CONN_OPEN && c->session->party->roles & RECORD_ROLE_MANAGER &&
+	       !directory_may_only_claim(c->session->party);
 }
 
 /* False: no memory. */

@@ -248,7 +248,7 @@ static void control_verified(struct ingress *in)
 		return;
 	if (in->verify.result != BROKER_VERIFY_OK || !ingress_key_holds(in))
 		return refuse(in, CONTROL_BAD_SIGNATURE, false);
-	if (directory_may_only_claim(c->session->party))
+	if (directory_may_only_claim(c->session->party) && in->kind != INGRESS_CLAIM)
 		return refuse(in, CONTROL_NOT_PERMITTED, true);
 	if (in->kind == INGRESS_NACK)
 		well_formed = control_nack(b, c, in->message, t->body);
