@@ -11,6 +11,7 @@
 #include "userspace/crypto/publish.h"
 #include "userspace/manager/party.h"
 #include "userspace/manager/session.h"
+#include "userspace/manager/update.h"
 
 #define NOTE_MS		 60000	    /* between two notes about refusals of one party */
 #define BUNDLE_BYTES_MAX (1u << 20) /* of a device */
@@ -153,6 +154,8 @@ static int certify(struct manager *m, struct party *party, const struct said *s)
 	party->flags &= (uint8_t)~RECORD_PARTY_CLAIM;
 	if (!err)
 		err = party_store(m, party);
+	if (!err)
+		err = update_party(m, party->id);
 	if (!err)
 		err = store_row(m, party->id, &s->request.signing, serial);
 	return err ? err : manager_note(m, "claim", party->id, "");
