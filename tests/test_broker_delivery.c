@@ -1470,6 +1470,20 @@ TEST_F(out, report_goes_to_the_manager)
 	ASSERT_EQ(fake_stats(self->fake).reports, 2);
 }
 
+/* Its sender may go as soon as it has said it. */
+TEST_F(out, report_outlives_its_sender)
+{
+	struct bytes body;
+
+	ASSERT_TRUE(client_up(&self->mgr));
+	self->fake->hold_verify = true;
+	client_send_report(&self->rx1, CONTROL_CANNOT_OPEN, 77, "dev1", "goodbye");
+	client_send_empty(&self->rx1, MQTT_DISCONNECT);
+	self->fake->hold_verify = false;
+	fake_settle(self->fake);
+	ASSERT_TRUE(got_report(&self->mgr, self->world->rx1, "$SSDTF/report", &body));
+}
+
 TEST_F(out, report_of_qos_1_is_acknowledged)
 {
 	uint8_t body[128];

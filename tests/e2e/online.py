@@ -23,7 +23,7 @@ UNAVAILABLE, NOUSER, TEMPFAIL = 69, 67, 75
 
 
 def setup():
-    """One gateway for all tests. Its bundle is of many pieces: scopes with the longest of filters."""
+    """One gateway for all tests. Its bundle is of many pieces: scopes with long filters."""
     global g
     g = gateway.Gateway()
     g.limits = {"errors-per-second": 1000}

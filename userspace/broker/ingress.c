@@ -242,13 +242,15 @@ static void control_verified(struct ingress *in)
 	struct broker_conn *c = in->conn;
 	struct broker *b = c->broker;
 	const struct publish_trailer *t = &in->verify.trailer;
+	struct directory_party *party = directory_party(b->directory, conn_id(c));
 	bool well_formed;
 
-	if (c->state != CONN_OPEN)
+	/* A report is for others, and may be the last that its sender says. */
+	if (c->state != CONN_OPEN && in->kind != INGRESS_REPORT)
 		return;
 	if (in->verify.result != BROKER_VERIFY_OK || !ingress_key_holds(in))
 		return refuse(in, CONTROL_BAD_SIGNATURE, false);
-	if (directory_may_only_claim(c->session->party) && in->kind != INGRESS_CLAIM)
+	if (!party || (directory_may_only_claim(party) && in->kind != INGRESS_CLAIM))
 		return refuse(in, CONTROL_NOT_PERMITTED, true);
 	if (in->kind == INGRESS_NACK)
 		well_formed = control_nack(b, c, in->message, t->body);
