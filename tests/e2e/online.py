@@ -19,7 +19,7 @@ import tap
 from clients import Sub, pub_ok
 
 g = None
-UNAVAILABLE, NOUSER, TEMPFAIL = 69, 67, 75
+UNAVAILABLE, NOUSER, TEMPFAIL, NOPERM = 69, 67, 75, 77
 
 
 def setup():
@@ -351,6 +351,44 @@ def claimer_again(party):
     other.__dict__ = dict(party.__dict__)
     other.signing, other.new = party.code.signing(), ec.generate_private_key(ssdtf.CURVE)
     return other
+
+
+class Claim(gateway.Process):
+    of_test = True
+
+    def __init__(self, party_id, address=None):
+        host, port = address or g.address
+        super().__init__("claim " + party_id, [
+            gateway.program("claim"), "--dir", g.path(party_id), "--code",
+            os.path.join(g.base, "codes-" + party_id, party_id + ".claim"), "-h", host, "-p",
+            str(port), "-d"])
+
+
+@tap.test
+def the_devices_program():
+    "ssdtf-claim, then ssdtf-pub; where its answer is lost it is killed, and claims by its new key"
+    claimers("tool")
+    push()
+    serve = Serve()
+    sub = Sub(g, "rx-1", "plant/tool")
+    proxy = gateway.Proxy(g.address)
+    proxy.change_back = lambda data: b"" if ssdtf.CLAIM.encode() in data else data
+    first = Claim("tool", proxy.address)
+    serve.wait_text("event=claim id=tool result=\"certified\"")
+    tap.true(first.alive(), "it waits for its answer")
+    first.kill()
+    proxy.close()
+    again = Claim("tool")
+    tap.equal(again.wait(30), 0, "exit code: " + again.text())
+    pub_ok(g, "tool", "plant/tool", "-m", "it works")
+    sub.wait_text_message("it works")
+    serve.wait_text("event=claim id=tool", count=2)
+    tap.equal(len(re.findall("event=applied", serve.text())), 1, "one bundle was enough")
+    # Who finds the code now finds nothing.
+    os.rename(g.path("tool"), g.path("tool") + ".good")
+    thief = Claim("tool")
+    tap.equal(thief.wait(30), NOPERM, "exit code: " + thief.text())
+    tap.equal(serve.stop(), 0, "exit code")
 
 
 @tap.test
