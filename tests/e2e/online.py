@@ -454,5 +454,21 @@ def a_forged_claim():
     tap.equal(serve.stop(), 0, "exit code")
 
 
+@tap.test
+def a_revoked_gateway():
+    "the last: a gateway that was revoked gets a bundle with nobody in it, and lets nobody in"
+    g.deliver()
+    device = mqtt.Session(g.address, g.party("dev-1"))
+    g.manager.admin("revoke", "gateway", g.id)
+    push()
+    device.closes()
+    r = g.manager.admin_result("push", *online_options(), "--timeout", "2")
+    tap.equal(r.returncode, NOPERM, "exit code: " + r.stderr)
+    with mqtt.Connection(g.address) as c:
+        r_c, user_name, token = g.party("dev-1").connect_params()
+        c.send(mqtt.connect("dev-1", user_name, token))
+        tap.equal(c.expect(mqtt.CONNACK).body, b"\x00\x05", "CONNACK")
+
+
 if __name__ == "__main__":
     tap.main(setup)

@@ -220,6 +220,7 @@ void broker_apply_prepared(struct broker *b, struct directory *now)
 	int err = 0;
 
 	b->directory = now;
+	claims_bundle(b);
 	keys_bundle(b);
 	if (old) {
 		revoke_sessions(b, old);

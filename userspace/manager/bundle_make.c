@@ -100,6 +100,29 @@ int bundle_make_read_grant(struct bundle_work *k, struct registry_query *q,
 
 /* --- signing ------------------------------------------------------------------------------- */
 
+static int hand_over(struct bundle_work *k, uint64_t serial, size_t n)
+{
+	k->made->bytes = malloc(n);
+	if (!k->made->bytes)
+		return manager_fail(k->m, -ENOMEM, "out of memory");
+	memcpy(k->made->bytes, k->whole, n);
+	k->made->n = n;
+	k->made->serial = serial;
+	return 0;
+}
+
+static int write_file(struct bundle_work *k, uint64_t serial, const char *id, const char *file,
+		      size_t n)
+{
+	int err = manager_fail_file(
+		k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600), "write", file);
+
+	if (!err)
+		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,
+			      serial, n, file);
+	return err;
+}
+
 static int sign_and_write(struct bundle_work *k, enum statement_kind kind, uint64_t serial,
 			  const char *id, const char *file)
 {
@@ -111,12 +134,7 @@ static int sign_and_write(struct bundle_work *k, enum statement_kind kind, uint6
 	int err = sign_statement(k->m, &s, k->whole, WHOLE_ROOM, &n);
 
 	if (!err)
-		err = manager_fail_file(k->m,
-					file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600),
-					"write", file);
-	if (!err)
-		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,
-			      serial, n, file);
+		err = k->made ? hand_over(k, serial, n) : write_file(k, serial, id, file, n);
 	secret_wipe(k->whole, STATEMENT_BYTES(k->w.used));
 	return err;
 }
@@ -179,6 +197,7 @@ static int start(struct manager *m, const struct bundle_terms *t, enum subject w
 
 	if (err)
 		return err;
+	k->made = t->made;
 	if (t->valid_days)
 		k->not_after_ms = m->now_ms + t->valid_days * 24ull * 60 * 60 * 1000;
 	err = load_gateway(k, t->gateway, what);

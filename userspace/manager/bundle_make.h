@@ -12,13 +12,21 @@
 
 #include "userspace/manager/manager.h"
 
-struct bundle_terms {
-	const char *gateway; /* NULL: the only one */
-	uint32_t valid_days; /* of the statement; 0: until one with a higher serial */
+/* A bundle in memory: the caller's to wipe and to free. */
+struct bundle_made {
+	uint8_t *bytes;
+	size_t n;
+	uint64_t serial;
 };
 
-/* These begin and end transactions of their own. A gateway that was revoked gets a bundle with
- * nothing in it, to forget everybody by. */
+struct bundle_terms {
+	const char *gateway;	  /* NULL: the only one */
+	uint32_t valid_days;	  /* of the statement; 0: until one with a higher serial */
+	struct bundle_made *made; /* not NULL: it goes there and not to a file, and is not told */
+};
+
+/* These begin and end transactions of their own. file is not looked at where t->made is there. A
+ * gateway that was revoked gets a bundle with nothing in it, to forget everybody by. */
 int bundle_make_gateway(struct manager *m, const struct bundle_terms *t,
 			const char *file) must_check;
 int bundle_make_party(struct manager *m, const struct bundle_terms *t, const char *id,

@@ -19,7 +19,8 @@ struct bundle_work {
 	struct manager *m;
 	struct gateway gateway; /* whose bundle it is, or where the party is */
 	uint64_t not_after_ms;
-	struct p256_point trace; /* the manager's tracing key, for distributors */
+	struct bundle_made *made; /* NULL: to a file */
+	struct p256_point trace;  /* the manager's tracing key, for distributors */
 	uint8_t *body, *whole;
 	struct bytes_writer w; /* over body */
 	struct scope scope;    /* the one that was loaded last */

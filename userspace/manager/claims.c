@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "userspace/base/secret.h"
 #include "userspace/bundle/relay.h"
@@ -13,8 +12,7 @@
 #include "userspace/manager/session.h"
 #include "userspace/manager/update.h"
 
-#define NOTE_MS		 60000	    /* between two notes about refusals of one party */
-#define BUNDLE_BYTES_MAX (1u << 20) /* of a device */
+#define NOTE_MS 60000 /* between two notes about refusals of one party */
 
 /* --- the registry's row ----------------------------------------------------------------------- */
 
@@ -242,46 +240,25 @@ static int say(const struct claims_one *c, const struct claim_answer *a, struct 
 	return err;
 }
 
-/* Through a file of the manager's own, which is gone at once. */
-static int make_bundle(struct manager *m, const struct bundle_terms *t, const char *id,
-		       uint8_t **ret_bundle, size_t *ret_n)
-{
-	char name[MANAGER_ID_ROOM + 16], path[FILE_PATH_BYTES_MAX];
-	int err;
-
-	(void)snprintf(name, sizeof(name), "claim-%s.bundle", id); /* it fits */
-	err = file_join(m->config.dir, name, path);
-	if (err)
-		return manager_fail_file(m, err, "write", m->config.dir);
-	err = bundle_make_party(m, t, id, path);
-	if (err)
-		return err;
-	rewind(m->out); /* what was said of the file */
-	err = manager_fail_file(
-		m, file_read(AT_FDCWD, path, BUNDLE_BYTES_MAX, ret_bundle, ret_n, NULL), "read",
-		path);
-	if (unlink(path) && !err)
-		err = manager_fail_file(m, -errno, "remove", path);
-	return err;
-}
-
 static int answer_with_bundle(struct manager *m, const struct bundle_terms *t,
 			      const struct claims_one *c, struct session *s)
 {
 	struct claim_answer a = { .result = CLAIM_CERTIFIED, .text = bytes_str(c->text) };
-	uint8_t *bundle = NULL, *sealed = NULL;
-	size_t n = 0;
-	int err = make_bundle(m, t, c->id, &bundle, &n);
+	struct bundle_made made = { 0 };
+	const struct bundle_terms terms = { t->gateway, t->valid_days, &made };
+	uint8_t *sealed;
+	int err = bundle_make_party(m, &terms, c->id, NULL);
 
 	if (err)
 		return err;
-	sealed = malloc(n + HPKE_TAG_BYTES);
-	err = sealed ? claim_seal(&c->answer, bytes_of(bundle, n), &a.enc, sealed) : -ENOMEM;
-	a.sealed = bytes_of(sealed, n + HPKE_TAG_BYTES);
+	sealed = malloc(made.n + HPKE_TAG_BYTES);
+	err = sealed ? claim_seal(&c->answer, bytes_of(made.bytes, made.n), &a.enc, sealed)
+		     : -ENOMEM;
+	a.sealed = bytes_of(sealed, made.n + HPKE_TAG_BYTES);
 	if (!err)
 		err = say(c, &a, s);
-	secret_wipe(bundle, n);
-	free(bundle);
+	secret_wipe(made.bytes, made.n);
+	free(made.bytes);
 	free(sealed);
 	return err ? manager_fail(m, err, "\"%s\" cannot be answered: %s", c->id, strerror(-err))
 		   : 0;

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "userspace/base/secret.h"
 #include "userspace/bundle/cut.h"
@@ -13,6 +12,7 @@
 #include "userspace/client/print.h"
 #include "userspace/manager/gateway.h"
 #include "userspace/manager/session.h"
+#include "userspace/manager/sign.h"
 
 struct piece {
 	uint64_t at;
@@ -22,9 +22,8 @@ struct piece {
 
 struct push {
 	char gateway[MANAGER_ID_ROOM];
-	uint8_t *bundle;
-	size_t bundle_n;
-	uint64_t serial;
+	bool closing; /* it is the last of a gateway that was revoked */
+	struct bundle_made bundle;
 	struct piece *pieces;
 	uint32_t n_pieces;
 	uint8_t *manifest; /* the statement */
@@ -32,6 +31,7 @@ struct push {
 	struct hpke_context hpke;
 	struct p256_point enc;
 	enum push_state state;
+	bool all_here; /* at the gateway, as it said */
 	char words[ONLINE_TEXT_BYTES_MAX + 1];
 	struct push_figures figures;
 };
@@ -40,10 +40,10 @@ void push_free(struct push *p)
 {
 	if (!p)
 		return;
-	if (p->bundle)
-		secret_wipe(p->bundle, p->bundle_n);
+	if (p->bundle.bytes)
+		secret_wipe(p->bundle.bytes, p->bundle.n);
 	hpke_context_deinit(&p->hpke);
-	free(p->bundle);
+	free(p->bundle.bytes);
 	free(p->pieces);
 	free(p->manifest);
 	free(p);
@@ -56,7 +56,7 @@ const char *push_gateway(const struct push *p)
 
 uint64_t push_serial(const struct push *p)
 {
-	return p->serial;
+	return p->bundle.serial;
 }
 
 enum push_state push_state(const struct push *p)
@@ -76,45 +76,17 @@ void push_figures(const struct push *p, struct push_figures *ret_f)
 
 /* --- making it -------------------------------------------------------------------------------- */
 
-/* Through a file of the manager's own, which is gone at once. */
-static int make_bundle(struct manager *m, const struct bundle_terms *t, struct push *p)
-{
-	char name[MANAGER_ID_ROOM + 16], path[FILE_PATH_BYTES_MAX];
-	struct statement s;
-	int err;
-
-	(void)snprintf(name, sizeof(name), "push-%s.bundle", p->gateway); /* it fits */
-	err = file_join(m->config.dir, name, path);
-	if (err)
-		return manager_fail_file(m, err, "write", m->config.dir);
-	err = bundle_make_gateway(m, t, path);
-	if (err)
-		return err;
-	err = manager_fail_file(
-		m, file_read(AT_FDCWD, path, MANIFEST_BYTES_MAX, &p->bundle, &p->bundle_n, NULL),
-		"read", path);
-	if (unlink(path) && !err)
-		err = manager_fail_file(m, -errno, "remove", path);
-	if (!err && statement_read(bytes_of(p->bundle, p->bundle_n), &s))
-		err = manager_fail(m, -EIO, "%s: is no statement", path);
-	if (err)
-		return err;
-	rewind(m->out); /* what was said of the file */
-	p->serial = s.serial;
-	return 0;
-}
-
 /* Where each piece begins; the last entry is beyond the end. */
 static int cut(struct manager *m, struct push *p)
 {
-	size_t room = p->bundle_n / CUT_BYTES_MIN + 1;
+	size_t room = p->bundle.n / CUT_BYTES_MIN + 1;
 	uint64_t at = 0;
 
 	p->pieces = calloc(room, sizeof(p->pieces[0]));
 	if (!p->pieces)
 		return manager_fail(m, -ENOMEM, "out of memory");
-	while (at < p->bundle_n) {
-		size_t n = cut_next(bytes_of(p->bundle + at, p->bundle_n - at));
+	while (at < p->bundle.n) {
+		size_t n = cut_next(bytes_of(p->bundle.bytes + at, p->bundle.n - at));
 
 		BUG_ON(p->n_pieces == room);
 		p->pieces[p->n_pieces++] = (struct piece){ .at = at, .bytes = (uint32_t)n };
@@ -122,7 +94,7 @@ static int cut(struct manager *m, struct push *p)
 	}
 	if (p->n_pieces > MANIFEST_PIECES_MAX)
 		return manager_fail(m, -EMSGSIZE, "the bundle has more pieces than may travel");
-	p->figures.bytes = p->bundle_n;
+	p->figures.bytes = p->bundle.n;
 	p->figures.pieces = p->n_pieces;
 	return 0;
 }
@@ -130,8 +102,8 @@ static int cut(struct manager *m, struct push *p)
 static void write_manifest(const struct push *p, struct bytes_writer *w)
 {
 	const struct manifest m = { .gateway_id = bytes_str(p->gateway),
-				    .serial = p->serial,
-				    .bytes = p->bundle_n,
+				    .serial = p->bundle.serial,
+				    .bytes = p->bundle.n,
 				    .n_pieces = p->n_pieces };
 
 	manifest_write_head(&m, w);
@@ -140,7 +112,7 @@ static void write_manifest(const struct push *p, struct bytes_writer *w)
 		const struct manifest_piece piece = { .bytes = p->pieces[i].bytes,
 						      .hash = bytes_of(hash, sizeof(hash)) };
 
-		hash_one(bytes_of(p->bundle + p->pieces[i].at, piece.bytes), hash);
+		hash_one(bytes_of(p->bundle.bytes + p->pieces[i].at, piece.bytes), hash);
 		manifest_write_piece(&piece, w);
 	}
 }
@@ -161,7 +133,7 @@ static int take_serial(struct manager *m, uint64_t *ret_serial)
 static int sign_manifest(struct manager *m, struct push *p)
 {
 	size_t n = MANIFEST_HEAD_BYTES_MAX + (size_t)p->n_pieces * MANIFEST_ENTRY_BYTES;
-	uint8_t *body = malloc(n), digest[P256_DIGEST_BYTES], sig[P256_SIG_BYTES];
+	uint8_t *body = malloc(n);
 	struct bytes_writer w = bytes_writer_of(body, n);
 	struct statement s = { .kind = STATEMENT_MANIFEST };
 	int err = take_serial(m, &s.serial);
@@ -173,27 +145,32 @@ static int sign_manifest(struct manager *m, struct push *p)
 		write_manifest(p, &w);
 		BUG_ON(w.bad);
 		s.body = bytes_of(body, w.used);
-		w = bytes_writer_of(p->manifest, STATEMENT_BYTES(n));
-		statement_write_unsigned(&s, &w);
-		statement_digest(s.kind, bytes_of(p->manifest, w.used), digest);
-		err = manager_fail_token(m, token_sign(m->token, MANAGER_KEY_LABEL, digest, sig));
-	}
-	if (!err) {
-		bytes_write(&w, bytes_of(sig, sizeof(sig)));
-		BUG_ON(w.bad);
-		p->manifest_n = w.used;
+		err = sign_statement(m, &s, p->manifest, STATEMENT_BYTES(n), &p->manifest_n);
 	}
 	free(body);
 	return err;
 }
 
+/* One that was revoked gets a last bundle, with nothing in it. */
+static int load_gateway(struct manager *m, const char *id, struct gateway *ret_g)
+{
+	bool found = false;
+	int err = id ? manager_check_id(m, "gateway", id) : 0;
+
+	if (!err && id)
+		err = gateway_find(m, id, ret_g, &found);
+	return err || found ? err : gateway_load(m, id, ret_g); /* with the words */
+}
+
 static int make(struct manager *m, const struct bundle_terms *t, struct push *p)
 {
 	struct gateway g;
-	int err = gateway_load(m, t->gateway, &g);
+	struct bundle_terms terms = *t;
+	int err = load_gateway(m, t->gateway, &g);
 
 	if (err)
 		return err;
+	p->closing = g.revoked_ms;
 	(void)snprintf(p->gateway, sizeof(p->gateway), "%s", g.id);
 	if (!g.has_bundle_key)
 		return manager_fail(
@@ -201,7 +178,9 @@ static int make(struct manager *m, const struct bundle_terms *t, struct push *p)
 			"gateway \"%s\" is enrolled without a bundle key: run `ssdtf-hsmd "
 			"keygen` there and enrol it again with what it writes",
 			g.id);
-	err = make_bundle(m, t, p);
+	terms.gateway = p->gateway;
+	terms.made = &p->bundle;
+	err = bundle_make_gateway(m, &terms, NULL);
 	if (!err)
 		err = cut(m, p);
 	if (!err)
@@ -223,6 +202,11 @@ int push_make(struct manager *m, const struct bundle_terms *t, struct push **ret
 	else
 		*ret_p = p;
 	return err;
+}
+
+bool push_is_farewell(const struct push *p)
+{
+	return p->closing && p->all_here;
 }
 
 /* --- bringing it ------------------------------------------------------------------------------ */
@@ -263,15 +247,15 @@ static int send_piece(struct push *p, struct session *s, uint32_t index)
 	struct piece *piece = &p->pieces[index];
 	uint8_t sealed[ONLINE_SEALED_MAX], aad[ONLINE_AAD_BYTES];
 	const struct online_message m = { .kind = ONLINE_PIECE,
-					  .serial = p->serial,
+					  .serial = p->bundle.serial,
 					  .index = index,
 					  .sealed =
 						  bytes_of(sealed, piece->bytes + HPKE_TAG_BYTES) };
 	int err;
 
-	online_aad(p->serial, index, aad);
+	online_aad(p->bundle.serial, index, aad);
 	err = hpke_seal(&p->hpke, index, bytes_of(aad, sizeof(aad)),
-			bytes_of(p->bundle + piece->at, piece->bytes), sealed);
+			bytes_of(p->bundle.bytes + piece->at, piece->bytes), sealed);
 	if (!err)
 		err = say(p, s, &m, ONLINE_PIECE_BYTES(piece->bytes));
 	if (!err) {
@@ -284,6 +268,7 @@ static int send_piece(struct push *p, struct session *s, uint32_t index)
 /* What cannot be said now is asked for again when there is another session. */
 static void take_want(struct push *p, struct session *s, const struct online_message *m)
 {
+	p->all_here = !m->n_wanted;
 	for (unsigned i = 0; i < m->n_wanted; i++) {
 		if (m->wanted[i] >= p->n_pieces || send_piece(p, s, m->wanted[i]))
 			return;
@@ -295,7 +280,7 @@ static void take_applied(struct push *p, const struct online_message *m)
 	switch (m->result) {
 	case ONLINE_RESULT_APPLIED:
 	case ONLINE_RESULT_IN_FORCE: /* the first answer was lost */
-		if (m->serial == p->serial)
+		if (m->serial == p->bundle.serial)
 			p->state = PUSH_APPLIED;
 		return;
 	default:
@@ -310,7 +295,7 @@ void push_take(struct push *p, struct session *s, struct bytes body)
 
 	if (p->state != PUSH_UNDER_WAY || online_decode(body, &m))
 		return;
-	if (m.kind == ONLINE_WANT && m.serial == p->serial)
+	if (m.kind == ONLINE_WANT && m.serial == p->bundle.serial)
 		take_want(p, s, &m);
 	else if (m.kind == ONLINE_APPLIED)
 		take_applied(p, &m);
@@ -329,7 +314,7 @@ int push_note_applied(struct manager *m, const struct push *p)
 			   " applied_serial = max(applied_serial, excluded.applied_serial),"
 			   " applied_ms = excluded.applied_ms");
 	registry_bind_text(&q, p->gateway);
-	registry_bind_int(&q, (int64_t)p->serial);
+	registry_bind_int(&q, (int64_t)p->bundle.serial);
 	registry_bind_int(&q, (int64_t)m->now_ms);
 	err = manager_fail_registry(m, registry_run(&q));
 	if (!err)

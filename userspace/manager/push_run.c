@@ -94,6 +94,8 @@ static int bring(struct manager *m, const struct push_options *o, struct run *r)
 		int code = session_turn(r->session,
 					now_ms + TURN_MS < end_ms ? now_ms + TURN_MS : end_ms);
 
+		if (code == EX_NOPERM && push_is_farewell(r->push))
+			return 0;
 		if (code)
 			return give_up(m, r, code, session_why(r->session));
 		if (session_stopped())
