@@ -173,6 +173,8 @@ def all_the_way():
         tap.equal(sub.stop(), 0, "exit code")
     tap.equal(names["rx-a"], names["rx-b"], "one group, one name")
     tap.true(names["rx-a"] != names["rx-acme"], "two consumers cannot link a sender")
+    tap.eventually(lambda: d.counters()["acknowledged_upstream"] >= len(texts), "all acknowledged")
+    tap.true(d.counters()["conversions"] < len(texts), "one conversion for many")
 
 
 @tap.test

@@ -68,8 +68,8 @@ void judge_forget(struct judge *j);
 /* unix_ms 0: no clock. */
 enum judge_verdict judge_delivery(struct judge *j, struct plan *plan, const struct mqtt_publish *p,
 				  uint64_t unix_ms, struct judged *ret_judged);
-/* A message on a $SSDTF topic: the broker's signature, trailer 1. which is plan->from or to. The
- * key that it held by is *ret_key. 0, -EBADMSG, or p256.h's. */
+/* A message on a $SSDTF topic: the broker's signature, trailer 1. which is the plan's from or to;
+ * *ret_by_next: it was by the other of its keys. 0, -EBADMSG, or p256.h's. */
 int judge_control(struct judge *j, const struct plan_signer *which, struct bytes client_id,
 		  const struct mqtt_publish *p, struct bytes *ret_body,
 		  bool *ret_by_next) must_check;

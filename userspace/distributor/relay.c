@@ -544,7 +544,7 @@ void relay_acknowledged(struct relay *r, uint16_t packet_id)
 	}
 }
 
-void relay_error(struct relay *r, uint8_t reason, uint64_t counter)
+void relay_error(struct relay *r)
 {
 	r->stats.errors++;
 }

@@ -37,7 +37,7 @@ struct service {
 	uint64_t mono_ms, unix_ms;
 	uint64_t flush_at_ms, reports_at_ms;
 	unsigned reports_left;
-	uint64_t reports, reports_left_out, sights_lost, errors;
+	uint64_t reports, reports_left_out, sights_lost;
 	bool stopping; /* nothing new is taken */
 };
 
@@ -272,8 +272,7 @@ static void take_error(void *ctx, uint8_t reason, uint64_t counter, struct bytes
 	uint64_t left_out;
 	char words[128];
 
-	s->errors++;
-	relay_error(s->relay, reason, counter);
+	relay_error(s->relay);
 	if (!log_limit_pass(&limit, s->mono_ms, &left_out))
 		return;
 	snprintf(words, sizeof(words), "%.*s", (int)text.n, (const char *)text.p);
@@ -477,7 +476,7 @@ static void say_counters(const struct service *s)
 	log_info("counters published=%llu published_again=%llu acknowledged_downstream=%llu "
 		 "acknowledged_upstream=%llu errors=%llu reports=%llu reports_left_out=%llu",
 		 N(t->published), N(t->published_again), N(t->acknowledged_downstream),
-		 N(t->acknowledged_upstream), N(s->errors), N(s->reports), N(s->reports_left_out));
+		 N(t->acknowledged_upstream), N(t->errors), N(s->reports), N(s->reports_left_out));
 	log_info("counters verifications=%llu roots_reused=%llu conversions=%llu "
 		 "capsule_hits=%llu signatures=%llu ids_asked=%llu ids_drawn=%llu "
 		 "token_retries=%llu hsmd_up=%u sights_lost=%llu",
