@@ -57,7 +57,7 @@ struct server {
 		struct directory *directory;
 		uint64_t serial, not_after_ms;
 		struct hsmlink_keys keys;
-	} prepared; /* checked, and about to be in force */
+	} prepared;	   /* checked, and about to be in force */
 	bool reload_again; /* when the token has told what keys it has */
 	struct broker *broker;
 	struct journal journal;

@@ -114,8 +114,8 @@ static int hand_over(struct bundle_work *k, uint64_t serial, size_t n)
 static int write_file(struct bundle_work *k, uint64_t serial, const char *id, const char *file,
 		      size_t n)
 {
-	int err = manager_fail_file(
-		k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600), "write", file);
+	int err = manager_fail_file(k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600),
+				    "write", file);
 
 	if (!err)
 		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,

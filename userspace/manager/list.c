@@ -74,20 +74,21 @@ int list_parties(struct manager *m)
 
 int list_gateways(struct manager *m)
 {
-	struct registry_query q =
-		registry_query(&m->registry,
-			       "SELECT id, enrolled_ms, (SELECT count(*) FROM grants"
-			       " WHERE gateway = gateway.id), revoked_ms, made_serial, applied_serial"
-			       " FROM gateway LEFT JOIN online ON online.gateway = id ORDER BY id");
+	struct registry_query q = registry_query(
+		&m->registry,
+		"SELECT id, enrolled_ms, (SELECT count(*) FROM grants"
+		" WHERE gateway = gateway.id), revoked_ms, made_serial, applied_serial"
+		" FROM gateway LEFT JOIN online ON online.gateway = id ORDER BY id");
 	char id[MANAGER_ID_ROOM], at[TIME_ROOM];
 
 	while (registry_step(&q))
-		(void)fprintf(m->out,
-			      "gateway=%s grants=%lld enrolled=%s state=%s made=%lld applied=%lld\n",
-			      text_of(&q, 0, id), (long long)registry_int(&q, 2),
-			      time_text(registry_int(&q, 1), at),
-			      registry_int(&q, 3) ? "revoked" : "enrolled",
-			      (long long)registry_int(&q, 4), (long long)registry_int(&q, 5));
+		(void)fprintf(
+			m->out,
+			"gateway=%s grants=%lld enrolled=%s state=%s made=%lld applied=%lld\n",
+			text_of(&q, 0, id), (long long)registry_int(&q, 2),
+			time_text(registry_int(&q, 1), at),
+			registry_int(&q, 3) ? "revoked" : "enrolled",
+			(long long)registry_int(&q, 4), (long long)registry_int(&q, 5));
 	return manager_fail_registry(m, registry_end(&q));
 }
 
