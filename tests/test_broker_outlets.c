@@ -11,6 +11,7 @@
 
 #include "tests/fake_client.h"
 #include "tests/harness.h"
+#include "userspace/base/text.h"
 
 HARNESS_MAIN
 
@@ -589,6 +590,33 @@ TEST_F(up, counters_of_each_origin)
 	ASSERT_TRUE(refused(self, &s, CONTROL_REPLAYED));
 }
 
+static const struct replay_window *stored_window(const struct fixture_up *self,
+						 const struct world_grant *g)
+{
+	char hex[TEXT_HEX_SIZE(GRANT_ID_BYTES)], name[BROKER_SENDER_BYTES_MAX];
+
+	text_hex(bytes_of(g->id, sizeof(g->id)), hex);
+	(void)snprintf(name, sizeof(name), "dist/%s/" ORIGIN, hex);
+	return fake_stored_window(self->fake, name);
+}
+
+/* One message by two outlets that give its sender the same name. */
+TEST_F(up, counters_are_an_outlets_own)
+{
+	struct fake_sealed s, direct;
+
+	say_and_distribute(self, "21.5", self->outlet, ORIGIN, &s);
+	distribute(self, self->direct, ORIGIN, &direct);
+	ASSERT_EQ(direct.counter, s.counter);
+	ASSERT_TRUE(taken(self, &s));
+	ASSERT_TRUE(taken(self, &direct));
+	ASSERT_TRUE(client_got_sealed(&self->rx1, "21.5", NULL));
+	ASSERT_TRUE(client_got_sealed(&self->rx2, "21.5", NULL));
+	ASSERT_TRUE(seen(self, &s));
+	ASSERT_TRUE(seen(self, &direct));
+	ASSERT_TRUE(stored_window(self, self->outlet) && stored_window(self, self->direct));
+}
+
 TEST_F(up, counters_outlive_the_broker)
 {
 	struct fake_sealed s, old;
@@ -597,7 +625,7 @@ TEST_F(up, counters_outlive_the_broker)
 	self->dev1.counter += 200;
 	say_and_distribute(self, "21.6", self->outlet, ORIGIN, &s);
 	ASSERT_TRUE(taken(self, &s));
-	ASSERT_TRUE(fake_stored_window(self->fake, "dist/" ORIGIN) != NULL);
+	ASSERT_TRUE(stored_window(self, self->outlet) != NULL);
 	world_restart(self->world);
 	come_back(self, "21.6");
 	ASSERT_TRUE(seen(self, &s));

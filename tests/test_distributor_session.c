@@ -895,19 +895,4 @@ TEST(bundles)
 	folder_remove(folder);
 }
 
-TEST(one_domain_twice)
-{
-	struct fake_relay *f = fake_relay_make(1);
-	const struct plan_outlet *other;
-	struct plan *p;
-
-	fake_relay_start(f);
-	EXPECT_TRUE(bundlefile_clash(f->relay->plan, &other) == NULL);
-	f->outlets[1].domain = f->outlets[0].domain;
-	p = fake_plan(f);
-	EXPECT_TRUE(bundlefile_clash(p, &other) != NULL);
-	plan_put(p);
-	fake_relay_free(f);
-}
-
 HARNESS_MAIN

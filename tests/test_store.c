@@ -456,7 +456,7 @@ TEST_F(store, forgets_contexts_after_their_two_hours)
 	ASSERT_EQ(l.last_context.seen_ms, now + 180 * 60000 + 1);
 }
 
-/* One of a pair of distributor and origin, with the longest name. */
+/* One of an origin that a distributor brings, with the longest name. */
 static struct broker_commit_replay pair_of(char of, uint64_t seen_ms)
 {
 	struct broker_commit_replay r = { .window = { 1, { 0 } }, .seen_ms = seen_ms };

@@ -108,7 +108,8 @@ struct broker_token_job {
 };
 
 /* A party's id; or a distributor's, a slash, and that of whose message it brought. */
-#define BROKER_SENDER_BYTES_MAX 130 /* with the terminator */
+#define BROKER_SENDER_BYTES_MAX \
+	(64 + 1 + 16 + 1 + 64 + 1) /* the longest of origins.h, terminated */
 
 /* What must be on stable storage before the acknowledgements that wait for it go out. */
 struct broker_commit_replay {

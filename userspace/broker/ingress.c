@@ -105,7 +105,7 @@ void ingress_publish(struct broker_conn *c, const struct mqtt_publish *p)
 static struct commit_sender *counters_of(struct broker *b, const struct message_sealed *sealed)
 {
 	if (sealed->envelope.level > 0)
-		return origins_find(b, sealed->sender, sealed->origin);
+		return origins_find(b, sealed->sender, &sealed->envelope);
 	return commit_sender_find(b, sealed->sender);
 }
 
@@ -113,7 +113,7 @@ static struct commit_sender *counters_of(struct broker *b, const struct message_
 static struct commit_sender *counters_begin(struct broker *b, const struct message_sealed *sealed)
 {
 	if (sealed->envelope.level > 0)
-		return origins_begin(b, sealed->sender, sealed->origin);
+		return origins_begin(b, sealed->sender, &sealed->envelope);
 	return commit_sender(b, sealed->sender);
 }
 

@@ -12,16 +12,20 @@ void origins_init(struct origins *o)
 	list_init(&o->by_use);
 }
 
-/* "distributor/origin", in the given memory. */
-static struct bytes pair_name(struct bytes distributor, struct bytes origin,
-			      uint8_t name[BROKER_SENDER_BYTES_MAX])
+/* "distributor/grant/origin", in the given memory. */
+static struct bytes name_of(struct bytes distributor, const struct envelope *e,
+			    uint8_t name[BROKER_SENDER_BYTES_MAX])
 {
 	struct bytes_writer w = bytes_writer_of(name, BROKER_SENDER_BYTES_MAX);
+	char grant[TEXT_HEX_SIZE(GRANT_ID_BYTES)];
 
+	text_hex(e->grant, grant);
 	bytes_write(&w, distributor);
 	bytes_write_u8(&w, '/');
-	bytes_write(&w, origin);
-	BUG_ON(w.bad); /* both are ids */
+	bytes_write(&w, bytes_str(grant));
+	bytes_write_u8(&w, '/');
+	bytes_write(&w, e->origin);
+	BUG_ON(w.bad); /* the others are ids */
 	return bytes_of(name, w.used);
 }
 
@@ -44,12 +48,13 @@ static void forget_old(struct broker *b)
 	}
 }
 
-struct commit_sender *origins_find(struct broker *b, struct bytes distributor, struct bytes origin)
+struct commit_sender *origins_find(struct broker *b, struct bytes distributor,
+				   const struct envelope *e)
 {
 	uint8_t name[BROKER_SENDER_BYTES_MAX];
 
 	forget_old(b);
-	return commit_sender_find(b, pair_name(distributor, origin, name));
+	return commit_sender_find(b, name_of(distributor, e, name));
 }
 
 bool origins_may_begin(const struct broker *b, uint64_t time_ms)
@@ -70,14 +75,15 @@ static struct commit_sender *begin(struct broker *b, struct commit_sender *distr
 	return pair;
 }
 
-struct commit_sender *origins_begin(struct broker *b, struct bytes distributor, struct bytes origin)
+struct commit_sender *origins_begin(struct broker *b, struct bytes distributor,
+				    const struct envelope *e)
 {
 	uint8_t name[BROKER_SENDER_BYTES_MAX];
 	struct commit_sender *of = commit_sender(b, distributor);
 
 	if (!of || of->n_origins >= b->config.limits.origins_max)
 		return NULL;
-	return begin(b, of, pair_name(distributor, origin, name));
+	return begin(b, of, name_of(distributor, e, name));
 }
 
 void origins_used(struct broker *b, struct commit_sender *pair)
@@ -103,11 +109,12 @@ static void insert_by_use(struct origins *o, struct commit_sender *pair)
 
 int origins_restore(struct broker *b, const struct broker_commit_replay *r)
 {
-	const char *slash = strchr(r->id, '/');
+	const char *slash = strchr(r->id, '/'), *second = strchr(slash + 1, '/');
 	struct bytes distributor = bytes_of(r->id, (size_t)(slash - r->id));
 	struct commit_sender *of, *pair;
 
-	if (!text_is_id(distributor) || !text_is_id(bytes_str(slash + 1)))
+	if (!text_is_id(distributor) || !second || second - slash != 1 + 2 * GRANT_ID_BYTES ||
+	    !text_is_id(bytes_str(second + 1)))
 		return -EINVAL;
 	if (too_old(b, r->seen_ms))
 		return 0;

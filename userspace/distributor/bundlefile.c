@@ -125,22 +125,3 @@ int bundlefile_read(const char *path, const struct bundlefile_expect *e, struct 
 	}
 	return err;
 }
-
-const struct plan_outlet *bundlefile_clash(const struct plan *p,
-					   const struct plan_outlet **ret_other)
-{
-	for (unsigned i = 0; i < p->n_hops; i++) {
-		const struct plan_hop *h = &p->hops[i];
-		const struct plan_outlet *of = &p->outlets[h->first_outlet];
-
-		for (unsigned k = 0; k < h->n_outlets; k++) {
-			for (unsigned l = 0; l < k; l++) {
-				if (!bytes_equal(of[k].outlet.domain, of[l].outlet.domain))
-					continue;
-				*ret_other = &of[l];
-				return &of[k];
-			}
-		}
-	}
-	return NULL;
-}

@@ -32,9 +32,4 @@ struct bundlefile_expect {
 int bundlefile_read(const char *path, const struct bundlefile_expect *e, struct plan **ret_p,
 		    char why[BUNDLEFILE_ERROR_BYTES]) must_check;
 
-/* Two outlets of one hop that have one id domain: whoever takes counters of (distributor, origin)
- * takes the first message of the two, and drops the other as seen. NULL: there are none such. */
-const struct plan_outlet *bundlefile_clash(const struct plan *p,
-					   const struct plan_outlet **ret_other);
-
 #endif

@@ -352,18 +352,6 @@ static struct bundlefile_expect expect_of(const struct service *s)
 	};
 }
 
-static void warn_of_clash(const struct plan *p)
-{
-	const struct plan_outlet *other, *o = bundlefile_clash(p, &other);
-
-	if (o)
-		log_warn("outlets=%.*s,%.*s domain=%.*s why=\"outlets of one hop with one id "
-			 "domain: a broker takes each message from the first alone\"",
-			 (int)other->outlet.name.n, (const char *)other->outlet.name.p,
-			 (int)o->outlet.name.n, (const char *)o->outlet.name.p,
-			 (int)o->outlet.domain.n, (const char *)o->outlet.domain.p);
-}
-
 static void read_bundle(struct service *s)
 {
 	const struct bundlefile_expect e = expect_of(s);
@@ -372,7 +360,6 @@ static void read_bundle(struct service *s)
 
 	if (err)
 		exit_with(exit_code_of(err), "%s", why);
-	warn_of_clash(s->plan);
 }
 
 static void open_store(struct service *s)
@@ -457,7 +444,6 @@ static void reload(struct service *s)
 	s->plan = p;
 	subscriber_plan(&s->subscriber, p);
 	keep_serial(s);
-	warn_of_clash(p);
 	log_info("bundle=in-force serial=%llu hops=%u outlets=%u origins=%u",
 		 (unsigned long long)p->serial, p->n_hops, p->n_outlets, p->n_origins);
 }
