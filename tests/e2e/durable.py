@@ -13,10 +13,11 @@ import struct
 import threading
 import time
 
+import clients
 import gateway
 import mqtt
 import tap
-from clients import Pub, Sub
+from clients import Pub, Sub, pub_ok
 
 CRASHES = int(os.environ.get("CRASHES", tap.rounds(4)))
 SENDERS = 2
@@ -52,12 +53,15 @@ class PlainBroker:
                                       random.randrange(2, 255))
         self.port, self.process = 0, None
 
-    def start(self):
+    def configure(self):
         config = os.path.join(self.base, "plain.conf")
         gateway.write(config, 'plain = true\nlisten = { "%s:%d" }\nstate-dir = "state"\n'
                               'limits {\nadmission-ban-ms = 0\n}\n' % (self.host, self.port))
+        return config
+
+    def start(self):
         self.process = gateway.Process("plain broker", [gateway.program("broker"), "--config",
-                                                        config])
+                                                        self.configure()])
         ready = self.process.wait_text(r"ready: listening on ([\d.]+):(\d+)", seconds=20)
         self.port = int(ready.group(2))
         return self
@@ -384,7 +388,22 @@ def programs():
         tap.eventually(lambda: want[-1] in sub.texts(), "the last line of sender %d" % i, 20)
         tap.equal([t for t in sub.texts() if t.startswith("%d." % i)], want, "lines of %d" % i)
     tap.note("lines=%d" % (n * SENDERS))
+
+
+@tap.test
+def other_mode():
+    "what is retained is there after the last crash; a plain broker refuses the directory"
+    pub_ok(g, "dev-0", "plant/kept", "-q", "1", "-r", "-m", "kept")
+    g.broker.kill()
+    g.start_broker()
+    sub = Sub(g, "rx-1", "plant/kept")
+    tap.true(sub.wait_text_message("kept")["retain"], "RETAIN")
     g.stop()
+    broker = PlainBroker()
+    os.rename(g.state_dir, os.path.join(broker.base, "state"))
+    r = gateway.run([gateway.program("broker"), "--config", broker.configure()])
+    tap.equal(r.returncode, clients.CONFIG, "exit code")
+    tap.true("has messages of a broker with SSDTF; one directory each" in r.stderr, r.stderr)
 
 
 for each in (plain, sealed):
