@@ -120,7 +120,7 @@ def encryption_key():
 
 @tap.test
 def signing_key():
-    "rotate party: a device's new signing key is believed by a receiver that checks proofs, and runs"
+    "rotate party: a device's new signing key is believed by a receiver that runs and checks proofs"
     path, fresh = g.path("dev-1"), os.path.join(g.base, "fresh-dev")
     sub = Sub(g, "rx-1", "plant/signed")
     os.mkdir(fresh, 0o700)
