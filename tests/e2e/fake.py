@@ -156,7 +156,7 @@ class Broker:
     def __init__(self, public_of, on_message, on_open=None):
         self.key, self.public_of = key(), public_of
         self.on_message, self.on_open, self.on_subscribed = on_message, on_open, None
-        self.failures, self.sessions = [], 0
+        self.failures, self.sessions, self.at_work = [], 0, False
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.address = self.socket.getsockname()
         threading.Thread(target=self.listen, daemon=True).start()
@@ -169,11 +169,17 @@ class Broker:
                 return
             try:
                 with Session(self, connected) as s:
+                    self.at_work = True
                     self.serve(s)
             except (mqtt.Closed, BrokenPipeError):
                 pass
             except Exception as e:  # whatever it is, the test is to know
                 self.failures.append(repr(e))
+            self.at_work = False
+
+    def idle(self):
+        """Nobody is connected."""
+        return not self.at_work
 
     def serve(self, s):
         s.authenticate()

@@ -5,8 +5,10 @@ in Python that says when, and one that lies: what they switch to, keep, ask for,
 
 import json
 import os
+import random
 import struct
 import subprocess
+import time
 
 import fake
 import gateway
@@ -252,6 +254,41 @@ def kept_file():
     gateway.write(file, whole)
     tap.equal(place.pub().returncode, OK, "exit code")
     tap.equal(key_ids(place)[-1], 9, "key id")
+    place.close()
+
+
+@tap.test
+def killed():
+    "kill -9 at any moment of updates: started again, it never seals to an older key than before"
+    place = Place()
+    epoch = 10
+
+    def state(session):
+        nonlocal epoch
+        epoch += 1
+        record = fake.scope(epoch, epoch, "plant", fake.point(place.scope_keys[1]), ["plant/#"])
+        session.say_update(place.manager.statement(1, record))
+
+    for i in range(tap.rounds(24)):
+        before, asked = len(place.published), len(place.asked)
+        p = gateway.Process("pub", place.args("pub", "dev-1", "-l"), stdin=subprocess.PIPE)
+        session, _ = place.wait_asked(asked + 1)
+        end = time.monotonic() + random.random() / 20
+        try:
+            while time.monotonic() < end or i % 4 == 0 and len(place.published) == before:
+                state(session)
+                p.popen.stdin.write(b"line\n")
+                p.popen.stdin.flush()
+                time.sleep(0.003)
+        finally:
+            p.kill()
+        tap.eventually(lambda: place.broker.idle(), "the connection is gone")
+        r = place.pub()
+        tap.equal(r.returncode, OK, "exit code (%s)" % r.stderr)
+        ids = key_ids(place)
+        tap.equal(ids, sorted(ids), "key ids only grow")
+        tap.true(place.asked[-1][1] <= place.manager.serial, "it has no more than was stated")
+    tap.true(key_ids(place)[-1] > 10, "some were taken")
     place.close()
 
 
