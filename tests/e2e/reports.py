@@ -69,7 +69,7 @@ def wait_listed(since, n=1):
 
 @tap.test
 def not_permitted():
-    "reason 5: a sender whose permission went gives the message up and reports; the manager lists it"
+    "reason 5: whose permission went gives the message up and reports; the manager lists it"
     at = next_number()
     g.manager.admin("scope", "deny", "--scope", "plant", "--device", "dev-3")
     push()

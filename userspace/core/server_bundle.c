@@ -48,7 +48,7 @@ int server_choose_bundle(struct server *s, uint64_t serial_min, struct bundlefil
 	err = bundlefile_read(s->config->bundle, &e, ret_b, why);
 	err_online = bundlefile_read(s->online_path, &e, &online, why_online);
 	s->bundle_path = s->config->bundle;
-	if (err_online && err_online != -ENOENT && !err)
+	if (err_online && err_online != -ENOENT && err_online != -ESTALE && !err)
 		log_warn("%s; %s is taken", why_online, s->config->bundle);
 	if (err_online)
 		return err;

@@ -114,13 +114,13 @@ static int hand_over(struct bundle_work *k, uint64_t serial, size_t n)
 static int write_file(struct bundle_work *k, uint64_t serial, const char *id, const char *file,
 		      size_t n)
 {
-	int err = manager_fail_file(k->m, file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600),
-				    "write", file);
+	int err = file_write(AT_FDCWD, file, bytes_of(k->whole, n), 0600);
 
-	if (!err)
-		(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id,
-			      serial, n, file);
-	return err;
+	if (err)
+		return manager_fail_file(k->m, err, "write", file);
+	(void)fprintf(k->m->out, "bundle id=%s serial=%" PRIu64 " bytes=%zu file=%s\n", id, serial,
+		      n, file);
+	return 0;
 }
 
 static int sign_and_write(struct bundle_work *k, enum statement_kind kind, uint64_t serial,
