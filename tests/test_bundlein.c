@@ -583,6 +583,26 @@ TEST_F(in, a_newer_offer_takes_its_place)
 	offer_free(b);
 }
 
+/* Whoever brought the older one is told. */
+TEST_F(in, a_newer_offer_of_somebody_else)
+{
+	struct offer *a = offer_new(self, 11, NULL), *b = offer_new(self, 12, a);
+
+	say_offer(self, "mgr", a);
+	serve(self, "mgr", a, 9);
+	say_offer(self, "mgr2", b);
+	bundlein_turn(self->in, self->mono_ms, WALL_MS);
+	ASSERT_EQ(last(self)->result, ONLINE_RESULT_REFUSED);
+	ASSERT_STREQ(last_text(self), "a newer one took its place");
+	ASSERT_STREQ(self->to, "mgr");
+	self->n_said = 0;
+	serve(self, "mgr2", b, UINT32_MAX);
+	ASSERT_EQ(last(self)->result, ONLINE_RESULT_APPLIED);
+	ASSERT_STREQ(self->to, "mgr2");
+	offer_free(a);
+	offer_free(b);
+}
+
 TEST_F(in, an_older_one_does_not)
 {
 	struct offer *a = offer_new(self, 11, NULL), *b = offer_new(self, 12, NULL);

@@ -164,6 +164,8 @@ static void take_offer(struct bundlein *in, const char *manager_id,
 		return end(in, manager_id, ONLINE_RESULT_REFUSED, "%s", why);
 	if (m.serial == in->serial)
 		return end(in, manager_id, ONLINE_RESULT_IN_FORCE, "it is in force");
+	if (in->pieces && !is_same(in, offer->manifest) && strcmp(manager_id, in->manager_id) != 0)
+		end(in, in->manager_id, ONLINE_RESULT_REFUSED, "a newer one took its place");
 	(void)snprintf(in->manager_id, sizeof(in->manager_id), "%s", manager_id);
 	if (!is_same(in, offer->manifest))
 		begin(in, offer->manifest);

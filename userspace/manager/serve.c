@@ -251,28 +251,35 @@ static const char *name_of(enum claim_result result)
 	return "put off";
 }
 
+/* DIR/lock is free between two of them. Who gets no answer claims again. */
+static void answer(struct serve *s, const struct claims_one *c)
+{
+	int err = manager_resume(s->m);
+
+	if (!err)
+		err = claims_answer(s->m, &s->o->terms, c, s->session);
+	manager_pause(s->m);
+	if (err)
+		log_error("%s", s->m->error);
+	else
+		log_info("event=claim id=%s result=\"%s\" what=\"%s\"", c->id, name_of(c->result),
+			 c->text);
+}
+
 /* Those whose answer needs no bundle of the gateway's any more, or all. The others stay. */
 static void answer_claims(struct serve *s, bool all)
 {
 	unsigned left = 0;
 
-	if (manager_resume(s->m))
-		return put_off(s); /* they claim again */
 	for (unsigned i = 0; i < s->n_decided; i++) {
-		struct claims_one *c = &s->decided[i];
+		const struct claims_one *c = &s->decided[i];
 
-		if (!all && c->result == CLAIM_CERTIFIED && !c->in_force) {
+		if (!all && c->result == CLAIM_CERTIFIED && !c->in_force)
 			s->decided[left++] = *c;
-			continue;
-		}
-		if (claims_answer(s->m, &s->o->terms, c, s->session))
-			log_error("%s", s->m->error);
 		else
-			log_info("event=claim id=%s result=\"%s\" what=\"%s\"", c->id,
-				 name_of(c->result), c->text);
+			answer(s, c);
 	}
 	s->n_decided = left;
-	manager_pause(s->m);
 }
 
 static void put_off_claims(struct serve *s)
