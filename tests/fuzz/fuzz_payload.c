@@ -105,6 +105,25 @@ static void check_envelope(struct bytes payload)
 	check_proof(&e);
 }
 
+/* What is a proof is no signature, and this one proves nothing. */
+static void check_zk(struct bytes payload, struct publish p)
+{
+	const struct secret32 one = { .b[31] = 1 };
+	struct publish_trailer t, signature;
+	struct p256_point g;
+
+	if (publish_split_zk(payload, &t))
+		return;
+	expect_within(t.body, payload);
+	expect_within(t.sig, t.trailer);
+	if (t.body.n + t.trailer.n != payload.n || t.sig.n != SCHNORR_PROOF_BYTES ||
+	    !publish_split(payload, &signature))
+		abort();
+	p.body[0] = t.body;
+	if (p256_mul_base(&one, &g) || publish_verify_zk(&p, &t, &g) == 0)
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct bytes payload = bytes_of(data, n);
@@ -115,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct publish_trailer t;
 
 	check_envelope(payload);
+	check_zk(payload, p);
 	if (publish_split(payload, &t))
 		return 0;
 	expect_within(t.body, payload);
