@@ -269,7 +269,7 @@ def killed():
         record = fake.scope(epoch, epoch, "plant", fake.point(place.scope_keys[1]), ["plant/#"])
         session.say_update(place.manager.statement(1, record))
 
-    for i in range(tap.rounds(24)):
+    for i in range(tap.rounds(12)):
         before, asked = len(place.published), len(place.asked)
         p = gateway.Process("pub", place.args("pub", "dev-1", "-l"), stdin=subprocess.PIPE)
         session, _ = place.wait_asked(asked + 1)
