@@ -1,7 +1,8 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: MIT
-"""A gateway's signing and unwrapping keys replaced with the real programs: hsmd makes the next ones,
-the manager states them, the broker takes the bundle while it runs, and the old ones are destroyed."""
+"""A gateway's signing and unwrapping keys replaced with the real programs: hsmd makes the next
+ones, the manager states them, the broker takes the bundle while it runs, and the old ones are
+destroyed."""
 
 import os
 import re
