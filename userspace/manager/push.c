@@ -31,7 +31,7 @@ struct push {
 	struct hpke_context hpke;
 	struct p256_point enc;
 	enum push_state state;
-	bool all_here; /* at the gateway, as it said */
+	bool all_here; /* all that the gateway lacked was sent */
 	char words[ONLINE_TEXT_BYTES_MAX + 1];
 	struct push_figures figures;
 };
@@ -268,11 +268,12 @@ static int send_piece(struct push *p, struct session *s, uint32_t index)
 /* What cannot be said now is asked for again when there is another session. */
 static void take_want(struct push *p, struct session *s, const struct online_message *m)
 {
-	p->all_here = !m->n_wanted;
 	for (unsigned i = 0; i < m->n_wanted; i++) {
 		if (m->wanted[i] >= p->n_pieces || send_piece(p, s, m->wanted[i]))
 			return;
 	}
+	/* Fewer than may be asked for at once are the last. */
+	p->all_here = m->n_wanted < ONLINE_WANTED_MAX;
 }
 
 static void take_applied(struct push *p, const struct online_message *m)

@@ -43,8 +43,8 @@ struct push_figures {
 };
 void push_figures(const struct push *p, struct push_figures *ret_f);
 
-/* The gateway was revoked and has all of its last bundle, in which nobody is enrolled any more:
- * that it lets us in no longer means that it applied it. */
+/* The gateway was revoked and was sent all of its last bundle, in which nobody is enrolled any
+ * more: that it lets us in no longer means that it applied it. */
 bool push_is_farewell(const struct push *p);
 
 /* Writes down what the gateway has in force. */
