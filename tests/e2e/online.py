@@ -148,7 +148,7 @@ def a_damaged_one_is_left():
 @tap.test
 def killed_on_the_way():
     "kill -9 of the broker at any moment: the old bundle or the new one, and push goes on"
-    rounds = tap.rounds(5)
+    rounds = tap.rounds(3)
     sent = whole = 0
     for i in range(rounds):
         g.manager.admin("enrol", "manager", "--id", "kill-%d" % i, "--generate",
@@ -277,6 +277,7 @@ class Claimer(ssdtf.Party):
         self.signing = self.code.signing()
         self.new, self.answer_key = (ec.generate_private_key(ssdtf.CURVE) for _ in range(2))
         self.manager, self.broker, self.next_broker = self.code.manager, self.code.broker, None
+        self.zk = False
         self.broker_hash = ssdtf.sha256(ssdtf.point_bytes(self.broker))
         self.bundle = type("Known", (), {"admission_flags": 0, "k_adm": self.code.k_adm()})
 
