@@ -10,6 +10,7 @@
 #include "tests/fake_check.h"
 #include "tests/fake_client.h"
 #include "tests/harness.h"
+#include "userspace/broker/delivery.h"
 #include "userspace/broker/incoming.h"
 #include "userspace/broker/outgoing.h"
 
@@ -833,6 +834,29 @@ TEST(outgoing_can_use_every_id)
 
 /* The same through the engine: a client may owe the acknowledgements of as many messages as there
  * are ids, and get all of them again. */
+/* Those of an earlier run meet in a slot until there is room for each; who has one keeps it. */
+TEST(outgoing_takes_ids_of_an_earlier_run)
+{
+	static const uint16_t ids[] = { 1, 9, 17, 65535, 32767, 4096, 2 };
+	struct delivery d[ARRAY_SIZE(ids)];
+	struct outgoing o = { 0 };
+	struct pool pool;
+
+	pool_init(&pool);
+	for (unsigned i = 0; i < ARRAY_SIZE(ids); i++)
+		ASSERT_EQ(outgoing_restore(&pool, &o, ids[i], &d[i]), 0);
+	ASSERT_EQ(outgoing_restore(&pool, &o, 17, &d[0]), -EEXIST);
+	for (unsigned i = 0; i < ARRAY_SIZE(ids); i++)
+		ASSERT_TRUE(outgoing_delivery(&o, ids[i]) == &d[i]);
+	o.id_last = 65534;
+	ASSERT_TRUE(outgoing_reserve(&pool, &o, 2, 2));
+	ASSERT_EQ(outgoing_take(&o, &d[0]), 3);
+	outgoing_release(&o, 9, NULL);
+	ASSERT_TRUE(outgoing_is_release(&o, 9) && outgoing_next_release(&o, 0) == 9);
+	outgoing_deinit(&pool, &o);
+	pool_deinit(&pool);
+}
+
 TEST(every_id_is_out_and_sent_again)
 {
 	enum { IDS = 65535 };

@@ -324,7 +324,8 @@ bool durable_may_send(struct broker *b, struct delivery *d)
 		reserve_ids(b, s);
 	if (!d->packet_id)
 		return false;
-	if (durable_is_stored(b, c))
+	/* Or has no row: it was nacked, and there was no memory for another. */
+	if (durable_is_stored(b, c) || c->state == DURABLE_NONE || c->state == DURABLE_GONE)
 		return true;
 	if (list_empty(&s->durable->wake))
 		list_add_tail(&b->durable.wake, &s->durable->wake);
