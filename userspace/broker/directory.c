@@ -25,6 +25,16 @@ static int by_key_id(const void *a, const void *b)
 	return x->key_id < y->key_id ? -1 : x->key_id > y->key_id;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	const struct directory_name *x = a, *y = b;
+	int order = bytes_compare(x->name, y->name);
+
+	if (order)
+		return order;
+	return x->scope < y->scope ? -1 : x->scope > y->scope;
+}
+
 /* Key id, then from. */
 static int compare_reads(const struct directory_grant *x, uint32_t key_id,
 			 const uint8_t from[GRANT_ID_BYTES])
@@ -90,9 +100,10 @@ static int make_room(struct directory *d, const struct bundle_gateway *b, const 
 	}
 	d->filters = array(n_filters, sizeof(*d->filters));
 	d->scopes = array(b->n_scopes, sizeof(*d->scopes));
+	d->names = array(b->n_scopes, sizeof(*d->names));
 	d->grants = array(b->n_grants - n_outlets, sizeof(*d->grants));
 	d->outlets = array(n_outlets, sizeof(*d->outlets));
-	return d->filters && d->scopes && d->grants && d->outlets ? 0 : -ENOMEM;
+	return d->filters && d->scopes && d->names && d->grants && d->outlets ? 0 : -ENOMEM;
 }
 
 /* There is room for them. */
@@ -128,6 +139,9 @@ static int build_scopes(struct directory *d, const struct bundle_gateway *b, con
 	for (unsigned i = 1; i < d->n_scopes; i++)
 		if (d->scopes[i].key_id == d->scopes[i - 1].key_id)
 			return bad(why, "two scopes have one key id");
+	for (uint32_t i = 0; i < d->n_scopes; i++)
+		d->names[i] = (struct directory_name){ d->scopes[i].name, i };
+	qsort(d->names, d->n_scopes, sizeof(*d->names), by_name);
 	return 0;
 }
 
@@ -188,18 +202,35 @@ static int build_grants(struct directory *d, const struct bundle_gateway *b, con
 	return 0;
 }
 
+/* Where those of this name begin. */
+static unsigned first_named(const struct directory *d, struct bytes name)
+{
+	unsigned lo = 0, hi = d->n_scopes;
+
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+
+		if (bytes_compare(d->names[mid].name, name) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
 /* Every scope with one of the party's names: a name has a key id for each epoch. */
 static unsigned match_scopes(const struct directory *d, const struct record_party *p, uint32_t *to)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < p->n_scopes; i++)
-		for (uint32_t s = 0; s < d->n_scopes; s++)
-			if (bytes_equal(d->scopes[s].name, p->scopes[i])) {
-				if (to)
-					to[n] = s;
-				n++;
-			}
+	for (unsigned i = 0; i < p->n_scopes; i++) {
+		for (unsigned k = first_named(d, p->scopes[i]);
+		     k < d->n_scopes && bytes_equal(d->names[k].name, p->scopes[i]); k++) {
+			if (to)
+				to[n] = d->names[k].scope;
+			n++;
+		}
+	}
 	return n;
 }
 
@@ -378,6 +409,7 @@ void directory_put(struct directory *d)
 	free(d->parties);
 	free(d->previous);
 	free(d->scopes);
+	free(d->names);
 	free(d->grants);
 	free(d->outlets);
 	free(d->revoked);

@@ -71,6 +71,12 @@ struct directory_party {
 	unsigned n_grants;
 };
 
+/* A scope by its name, of which it has one for each epoch. */
+struct directory_name {
+	struct bytes name;
+	uint32_t scope; /* index */
+};
+
 struct directory {
 	unsigned refs;
 	uint64_t serial;
@@ -82,6 +88,7 @@ struct directory {
 	struct directory_party *parties; /* by id */
 	struct directory_previous *previous;
 	struct directory_scope *scopes; /* by key id */
+	struct directory_name *names;	/* of the scopes, by name */
 	/* By receiver, key id and from; of those that have these alike the one to be preferred is
 	 * last. */
 	struct directory_grant *grants;

@@ -131,7 +131,7 @@ int bundle_gateway_next_party(struct bytes_reader *r, struct bundle_gateway_part
 	}
 	if (r->bad)
 		return -EBADMSG;
-	err = record_party_decode(record, &p.party);
+	err = record_party_decode_signed(record, &p.party);
 	if (err)
 		return err;
 	*ret_p = p;
@@ -147,7 +147,7 @@ int bundle_gateway_next_grant(struct bytes_reader *r, struct bundle_gateway_gran
 	g.wrapped_rk = bytes_read_u16_view(r);
 	if (r->bad || g.wrapped_rk.n > BUNDLE_WRAPPED_BYTES_MAX)
 		return -EBADMSG;
-	err = record_grant_decode(record, &g.grant);
+	err = record_grant_decode_signed(record, &g.grant);
 	if (err)
 		return err;
 	if (!g.wrapped_rk.n != (g.grant.upstream.n > 0))

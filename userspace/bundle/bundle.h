@@ -80,7 +80,8 @@ struct bundle_gateway_revoked {
 };
 
 int bundle_gateway_decode(struct bytes body, struct bundle_gateway *ret_b) must_check;
-/* Each takes the section's reader (a copy of it) n times. 0 or -EBADMSG. */
+/* Each takes the section's reader (a copy of it) n times. 0 or -EBADMSG. Points of parties and
+ * grants are not looked at (record.h, decode_signed). */
 int bundle_gateway_next_scope(struct bytes_reader *r, struct record_scope *ret_s) must_check;
 int bundle_gateway_next_party(struct bytes_reader *r,
 			      struct bundle_gateway_party *ret_p) must_check;

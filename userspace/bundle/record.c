@@ -146,11 +146,18 @@ struct bytes record_read_id(struct bytes_reader *r)
 	return id;
 }
 
-void record_read_point(struct bytes_reader *r, struct p256_point *p)
+enum points { POINTS_CHECKED, POINTS_AS_THEY_ARE };
+
+static void read_point(struct bytes_reader *r, struct p256_point *p, enum points points)
 {
 	bytes_read_copy(r, p->b, sizeof(p->b));
-	if (!r->bad && p256_point_check(bytes_of(p->b, sizeof(p->b))))
+	if (!r->bad && points == POINTS_CHECKED && p256_point_check(bytes_of(p->b, sizeof(p->b))))
 		r->bad = true;
+}
+
+void record_read_point(struct bytes_reader *r, struct p256_point *p)
+{
+	read_point(r, p, POINTS_CHECKED);
 }
 
 static void write_point(struct bytes_writer *w, const struct p256_point *p)
@@ -168,11 +175,12 @@ static bool read_presence(struct bytes_reader *r)
 }
 
 /* A second key and the time at which one of the two ends or begins. */
-static bool read_other_key(struct bytes_reader *r, struct p256_point *key, uint64_t *at_ms)
+static bool read_other_key(struct bytes_reader *r, struct p256_point *key, uint64_t *at_ms,
+			   enum points points)
 {
 	if (!read_presence(r))
 		return false;
-	record_read_point(r, key);
+	read_point(r, key, points);
 	*at_ms = bytes_read_u64(r);
 	return true;
 }
@@ -250,7 +258,7 @@ void record_scope_encode(const struct record_scope *s, struct bytes_writer *w)
 	write_filters(w, s->public_filters, s->n_public_filters);
 }
 
-int record_grant_decode(struct bytes body, struct record_grant *ret_g)
+static int decode_grant(struct bytes body, struct record_grant *ret_g, enum points points)
 {
 	struct bytes_reader r = bytes_reader_of(body);
 	struct record_grant g = { 0 };
@@ -262,10 +270,10 @@ int record_grant_decode(struct bytes body, struct record_grant *ret_g)
 	g.upstream = bytes_read_u8_view(&r);
 	r.bad |= g.upstream.n && !text_is_id(g.upstream);
 	g.receiver = record_read_id(&r);
-	record_read_point(&r, &g.a);
+	read_point(&r, &g.a, points);
 	if (!(g.flags & RECORD_GRANT_HOP)) {
-		record_read_point(&r, &g.b);
-		record_read_point(&r, &g.x);
+		read_point(&r, &g.b, points);
+		read_point(&r, &g.x, points);
 	}
 	g.not_before_ms = bytes_read_u64(&r);
 	g.not_after_ms = bytes_read_u64(&r);
@@ -275,6 +283,16 @@ int record_grant_decode(struct bytes body, struct record_grant *ret_g)
 		return -EBADMSG;
 	*ret_g = g;
 	return 0;
+}
+
+int record_grant_decode(struct bytes body, struct record_grant *ret_g)
+{
+	return decode_grant(body, ret_g, POINTS_CHECKED);
+}
+
+int record_grant_decode_signed(struct bytes body, struct record_grant *ret_g)
+{
+	return decode_grant(body, ret_g, POINTS_AS_THEY_ARE);
 }
 
 void record_grant_encode(const struct record_grant *g, struct bytes_writer *w)
@@ -296,7 +314,7 @@ void record_grant_encode(const struct record_grant *g, struct bytes_writer *w)
 	write_filters(w, g->filters, g->n_filters);
 }
 
-int record_party_decode(struct bytes body, struct record_party *ret_p)
+static int decode_party(struct bytes body, struct record_party *ret_p, enum points points)
 {
 	struct bytes_reader r = bytes_reader_of(body);
 	struct record_party p = { 0 };
@@ -304,11 +322,11 @@ int record_party_decode(struct bytes body, struct record_party *ret_p)
 	p.id = record_read_id(&r);
 	p.roles = bytes_read_u8(&r);
 	p.flags = bytes_read_u8(&r);
-	record_read_point(&r, &p.signing);
-	p.has_previous = read_other_key(&r, &p.previous, &p.previous_until_ms);
+	read_point(&r, &p.signing, points);
+	p.has_previous = read_other_key(&r, &p.previous, &p.previous_until_ms, points);
 	p.has_encryption = read_presence(&r);
 	if (p.has_encryption)
-		record_read_point(&r, &p.encryption);
+		read_point(&r, &p.encryption, points);
 	p.n_scopes = bytes_read_u16(&r);
 	r.bad |= p.n_scopes > RECORD_SCOPES_MAX;
 	for (unsigned i = 0; i < p.n_scopes && !r.bad; i++)
@@ -317,6 +335,16 @@ int record_party_decode(struct bytes body, struct record_party *ret_p)
 		return -EBADMSG;
 	*ret_p = p;
 	return 0;
+}
+
+int record_party_decode(struct bytes body, struct record_party *ret_p)
+{
+	return decode_party(body, ret_p, POINTS_CHECKED);
+}
+
+int record_party_decode_signed(struct bytes body, struct record_party *ret_p)
+{
+	return decode_party(body, ret_p, POINTS_AS_THEY_ARE);
 }
 
 void record_party_encode(const struct record_party *p, struct bytes_writer *w)
@@ -339,7 +367,7 @@ void record_broker_read(struct bytes_reader *r, struct record_broker *b)
 {
 	b->gateway_id = record_read_id(r);
 	record_read_point(r, &b->signing);
-	b->has_next = read_other_key(r, &b->next, &b->next_from_ms);
+	b->has_next = read_other_key(r, &b->next, &b->next_from_ms, POINTS_CHECKED);
 }
 
 void record_zk_id(const struct p256_point *key, char ret_id[RECORD_ZK_ID_CHARS + 1])
