@@ -1187,6 +1187,25 @@ TEST_F(sealed, nacks)
 	}
 }
 
+/* Converted again, it is the same: the sender's fault. Nothing is left of it, nor of the id that it
+ * was to be sent under. */
+TEST_F(sealed, nack_of_what_was_received_stands)
+{
+	struct fake_client *c = &self->rx1;
+	uint16_t id;
+
+	fake_hang_up(self->rx2.conn);
+	publish(self, "x");
+	ASSERT_TRUE(got_sealed(c, "x", false, &id) && completes(c, id));
+	client_send_nack(c, CONTROL_CANNOT_OPEN, self->dev1.counter, "dev1");
+	fake_settle(self->fake);
+	ASSERT_TRUE(client_got_nothing(c));
+	ASSERT_EQ(fake_stats(self->fake).reports, 1);
+	ASSERT_EQ(fake_stats(self->fake).queued, 1); /* rx2's */
+	fake_pass(self->fake, 1000);
+	ASSERT_EQ(fake_durable_queued(&self->fake->store.durable, "rx1"), 0);
+}
+
 /* The connection goes while a nack waits for its PUBREC: it is sent again under its id, converted
  * anew, as what is unacknowledged is. */
 TEST_F(sealed, nack_and_reconnect)

@@ -690,7 +690,7 @@ static void stand_still(struct broker *b, struct delivery *d)
 {
 	struct session *s = d->session;
 
-	if (d->packet_id == 0 || d->sealed->acknowledged) {
+	if (!d->sent || d->sealed->acknowledged) { /* it may have an id, and not be sent */
 		delivery_free(b, d);
 		return;
 	}
