@@ -171,6 +171,24 @@ TEST_F(plain, nothing_is_said_before_it_is_stored)
 	ASSERT_EQ(self->fake->store.durable.rows.n_subscriptions, 2);
 }
 
+/* It has its packet id, which is being stored. Whoever guesses it has not received anything. */
+TEST_F(plain, pubrec_before_it_is_sent)
+{
+	uint16_t id;
+
+	self->fake->hold_commit = true;
+	(void)client_publish_text(&self->tx, "t", "x", 2, false);
+	fake_settle(self->fake);
+	for (id = 1; id < 5; id++)
+		client_send_ack(&self->rx, MQTT_PUBREC, id);
+	self->fake->hold_commit = false;
+	fake_settle(self->fake);
+	ASSERT_TRUE(got(&self->rx, "x", 2, false, &id) && id < 5);
+	for (id = 1; id < 5; id++)
+		ASSERT_TRUE(client_got_ack(&self->rx, MQTT_PUBREL, id));
+	ASSERT_EQ(fake_stats(self->fake).queued, 1);
+}
+
 TEST_F(plain, who_keeps_nothing_waits_for_nothing)
 {
 	unsigned commits;

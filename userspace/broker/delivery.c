@@ -341,7 +341,7 @@ bool delivery_acknowledge(struct broker *b, struct session *s, enum mqtt_type ty
 			completed(b, s, packet_id);
 		return true;
 	}
-	if (!d)
+	if (!d || !d->sent) /* it may have its id already: none that a client knows */
 		return true;
 	if (d->qos != (type == MQTT_PUBREC ? 2 : 1))
 		return false;
@@ -598,6 +598,7 @@ int delivery_restore(struct broker *b, struct session *s, struct message *m,
 		err = -EBADMSG;
 	if (!err && !full)
 		d->packet_id = r->packet_id;
+	d->sent = d->packet_id; /* perhaps, and its client may know */
 	d->dup = true; /* it may have been sent, and that is what DUP says [MQTT-3.3.1-1] */
 	if (err || full)
 		delivery_free(b, d);
