@@ -122,6 +122,11 @@ static void __attribute__((noreturn)) end_test(int status)
 	_exit(status);
 }
 
+uint64_t harness_patience_ms(uint64_t ms)
+{
+	return ms * timeout_scale;
+}
+
 unsigned harness_rounds(unsigned full)
 {
 	unsigned rounds = low_effort ? full / LOW_EFFORT_DIVISOR : full;

@@ -62,6 +62,8 @@ uint64_t harness_random(void);
  * same check alone, such as the steps of a random walk: every kind of check is made either way.
  */
 unsigned harness_rounds(unsigned full);
+/* What a wait of so long is on this machine: HARNESS_TIMEOUT_SCALE times that. */
+uint64_t harness_patience_ms(uint64_t ms);
 
 void harness_fail(const char *file, int line, bool fatal, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -121,11 +121,13 @@ static void start_with(struct fixture_hsmd *self, const char *const options[])
 
 #define START(self, ...) start_with(self, (const char *const[]){ __VA_ARGS__, NULL })
 
+/* Where the emulator looks for the primes of an RSA key, that takes a while. */
 static int wait_for(pid_t pid)
 {
 	int status;
 
-	for (uint64_t end = now_ms() + ANSWER_S * 1000; now_ms() < end; sleep_ms(10)) {
+	for (uint64_t end = now_ms() + harness_patience_ms(ANSWER_S * 1000); now_ms() < end;
+	     sleep_ms(10)) {
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	}
