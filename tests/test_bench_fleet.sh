@@ -35,8 +35,9 @@ if ((EUID)) || ! unshare --net --pid --mount --fork true 2>/dev/null; then
 	exit
 fi
 refuses 73 'No such file or directory' --json "$work/none/json"
-"$bench" fleet --devices 100,300 --rounds 2 --json "$work/json" >"$work/out" 2>"$work/err" &&
-	/usr/bin/python3 - "$work/json" <<'END'
+rounds=$(tap_rounds 2)
+"$bench" fleet --devices 100,300 --rounds "$rounds" --json "$work/json" >"$work/out" 2>"$work/err" &&
+	/usr/bin/python3 - "$work/json" "$rounds" <<'END'
 import json, sys
 with open(sys.argv[1], encoding="utf-8") as f:
     j = json.load(f)
@@ -45,8 +46,8 @@ for e in j["entries"]:
     assert e["grants"] == e["devices"] and e["bundle_bytes"] > 600 * e["devices"], e
     for name in ("start_s", "reload_s", "rss_kib", "reloaded_rss_kib"):
         f = e[name]
-        assert f["n"] == 2 and 0 < f["min"] <= f["median"] <= f["max"], (name, f)
-assert j["command"][:2] == ["ssdtf-bench", "fleet"] and j["rounds"] == 2, j
+        assert f["n"] == int(sys.argv[2]) and 0 < f["min"] <= f["median"] <= f["max"], (name, f)
+assert j["command"][:2] == ["ssdtf-bench", "fleet"] and j["rounds"] == int(sys.argv[2]), j
 END
 tap $? 'a small run has every figure'
 tap_note <"$work/err"
