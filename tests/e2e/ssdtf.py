@@ -616,16 +616,19 @@ class Opened:
 class Party:
     """Keys and bundle, from a directory as ssdtf-pub and ssdtf-sub read it."""
 
-    def __init__(self, folder, counter=0, zk=False):
-        """zk: it answers challenges by SSDTF-ZK-1, as it was enrolled."""
+    def __init__(self, folder, counter=0, zk=False, signing=None, manager=None):
+        """zk: it answers challenges by SSDTF-ZK-1, as it was enrolled. signing, manager: keys that
+        the caller has already; to read one takes longer than to make it."""
         def key(name):
             with open(os.path.join(folder, name), "rb") as f:
                 return serialization.load_pem_private_key(f.read(), None)
 
         self.folder = folder
-        with open(os.path.join(folder, "manager.pub"), "rb") as f:
-            self.manager = serialization.load_pem_public_key(f.read())
-        self.signing = key("signing.pem")
+        if not manager:
+            with open(os.path.join(folder, "manager.pub"), "rb") as f:
+                manager = serialization.load_pem_public_key(f.read())
+        self.manager = manager
+        self.signing = signing or key("signing.pem")
         self.encryption = self.old_encryption = None
         if os.path.exists(os.path.join(folder, "encryption.pem")):
             self.encryption = key("encryption.pem")
