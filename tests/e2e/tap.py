@@ -61,6 +61,14 @@ def on_failure(function):
     notes.append(function)
 
 
+def full_effort_only(what):
+    """Ends the program where effort is to be low: for what draws on nothing that differs between
+    machines, and takes minutes on a slow one."""
+    if os.environ.get("TESTS_EFFORT") == "low":
+        print("1..0 # SKIP %s: not with TESTS_EFFORT=low" % what, flush=True)
+        sys.exit(4)
+
+
 def skip(why):
     raise Skipped(why)
 

@@ -312,4 +312,5 @@ def overlap_is_over():
 
 
 under_load.seconds = 240
+tap.full_effort_only("1,000 devices")
 tap.main(setup)
