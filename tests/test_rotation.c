@@ -730,6 +730,17 @@ TEST_F(token, a_new_epoch_is_stated)
 	EXPECT_EQ(p.gateway.n_updates, 0);
 }
 
+/* What was rotated is stated by the first bundle behind it, however late that is made. */
+TEST_F(token, what_waits_for_a_bundle_is_not_forgotten)
+{
+	make_world(self);
+	BUNDLE(self, T0, 0, bundle_make_all(&self->m, &no_terms, in_base("out")));
+	COMMAND(self, T0, 0, rotate_hall(self));
+	ASSERT_STREQ(updates(self, T0 + 90 * DAY_MS), "1 2 2");
+	ASSERT_STREQ(updates(self, T0 + 120 * DAY_MS), "1 2 2");
+	ASSERT_STREQ(updates(self, T0 + 121 * DAY_MS), "");
+}
+
 TEST_F(token, times_as_text)
 {
 	uint64_t ms = 0;

@@ -221,7 +221,8 @@ static int kept_ms(struct manager *m, uint64_t *ret_ms)
 	return err == -ENOENT ? 0 : manager_fail_registry(m, err);
 }
 
-/* What is too old, and what is said of grants, parties or gateways that are not there any more. */
+/* What was signed too long ago, and what is said of grants, parties or gateways that are not there
+ * any more. What waits for a bundle waits however long that takes. */
 static int forget_void(struct manager *m)
 {
 	struct registry_query q;
@@ -232,7 +233,7 @@ static int forget_void(struct manager *m)
 		return err;
 	q = registry_query(
 		&m->registry,
-		"DELETE FROM statement WHERE at_ms < ?1"
+		"DELETE FROM statement WHERE (whole IS NOT NULL AND at_ms < ?1)"
 		" OR (kind = ?2 AND subject NOT IN (SELECT lower(hex(id)) FROM grants"
 		"  WHERE not_after_ms = 0 OR not_after_ms > ?5))"
 		" OR (kind = ?3 AND body IS NULL AND subject NOT IN (SELECT id FROM party))"
