@@ -552,7 +552,9 @@ TEST_F(up, the_last_level)
 	ASSERT_EQ(p.payload.p[ENVELOPE_FIXED_BYTES - 1], last);
 }
 
-TEST_F(up, retired)
+/* Whoever distributes cannot seal anew: a context is retired where its sender is, and what that
+ * broker took before goes on. */
+TEST_F(up, retired_where_the_sender_is)
 {
 	struct fake_sealed s;
 
@@ -562,7 +564,11 @@ TEST_F(up, retired)
 	distribute(self, self->outlet, ANOTHER, &s);
 	world_revoke(self->world, self->world->rx2_temp);
 	world_apply(self->world);
-	ASSERT_TRUE(refused(self, &s, CONTROL_RETIRED));
+	ASSERT_TRUE(taken(self, &s));
+	ASSERT_TRUE(got(self, &self->rx1, "21.5", self->rx1_outlet, ANOTHER));
+	client_publish(&self->dev1, self->world->temp, TOPIC, "21.6", 0);
+	fake_settle(self->fake);
+	ASSERT_EQ(fake_stats(self->fake).refused[CONTROL_RETIRED], 1);
 	client_new_context(&self->dev1, self->world->temp);
 	say_and_distribute(self, "21.6", self->outlet, ANOTHER, &s);
 	ASSERT_TRUE(taken(self, &s));

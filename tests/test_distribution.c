@@ -250,6 +250,11 @@ TEST_F(token, an_outlet_at_another_gateway)
 	BUNDLE(self, T0, 0, bundle_make_party(&self->m, &at2, "r-1", in_base("p")));
 	ASSERT_EQ(bundle_party_decode(open_bundle(self, "p", STATEMENT_BUNDLE).body, &b), 0);
 	EXPECT_EQ(b.n_grants, 1);
+	/* Who read behind the outlet has contexts open: senders are where the hop begins. */
+	COMMAND(self, T0, 0, revoke_outlet_grant(&self->m, "far", "r-1"));
+	BUNDLE(self, T0, 0, bundle_make_gateway(&self->m, &at1, in_base("g1")));
+	ASSERT_EQ(bundle_gateway_decode(kept_body(self, "g1", STATEMENT_GATEWAY), &here), 0);
+	EXPECT_EQ(here.n_revoked, 1);
 	/* The place where it is taken is revoked: nothing of the chain is left. */
 	COMMAND(self, T0, 0, revoke_gateway(&self->m, "gw"));
 	BUNDLE(self, T0, 0, bundle_make_gateway(&self->m, &at2, in_base("g2")));

@@ -2,7 +2,7 @@
 /*
  * HPKE contexts seen, so that a revocation can retire them (PROTOCOL 2): one conversion opens a
  * whole context, so after a revocation under a key id every enc seen under it in the hour before is
- * refused (reason 8) until the sender opens another.
+ * refused (reason 8) until the sender opens another. At level 0: who distributes cannot seal anew.
  *
  * An enc is remembered by eight bytes of its x-coordinate. A collision costs a sender one new
  * context. Bounded twice: of each sender the last CONTEXTS_SENDER_MAX, so that one cannot push out

@@ -167,7 +167,7 @@ enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
 		return INGRESS_REFUSE;
 	}
 	*ret_reason = CONTROL_RETIRED;
-	if (contexts_retired(b, e->key_id, e->enc))
+	if (!e->level && contexts_retired(b, e->key_id, e->enc))
 		return INGRESS_REFUSE;
 	*ret_reason = CONTROL_UNAVAILABLE;
 	if (!sender)
@@ -177,7 +177,8 @@ enum ingress_verdict ingress_judge(struct broker *b, struct message *m,
 	replay_accept(&sender->window, e->counter);
 	origins_used(b, sender);
 	commit_sender_changed(b, sender);
-	contexts_used(b, sender, e->key_id, e->enc);
+	if (!e->level)
+		contexts_used(b, sender, e->key_id, e->enc);
 	return INGRESS_TAKE;
 }
 

@@ -45,6 +45,13 @@ struct grants_of {
 	" AND (NOT ?7 OR secret IS NULL) AND (NOT ?8 OR upstream IS NULL)"           \
 	" UNION SELECT grants.id FROM grants JOIN gone ON grants.from_id = gone.id)"
 
+/* And what those convert from, up to where senders publish: a context is new only if they open one,
+ * and that is what its gateway makes them do. */
+#define TOUCHED                                                    \
+	GONE ", touched(id) AS (SELECT id FROM gone UNION"         \
+	     " SELECT from_id FROM grants JOIN touched USING (id)" \
+	     " WHERE from_id IS NOT NULL)"
+
 static void bind_or_null(struct registry_query *q, const char *v)
 {
 	if (v)
@@ -82,11 +89,12 @@ static int remove_grants(struct manager *m, const struct grants_of *o, int64_t *
 	struct registry_query q;
 	int err;
 
-	q = registry_query(&m->registry, GONE " INSERT INTO revoked (gateway, key_id, at_ms)"
-					      " SELECT DISTINCT gateway, key_id, ?9 FROM grants"
-					      " WHERE id IN (SELECT id FROM gone)"
-					      " ON CONFLICT (gateway, key_id)"
-					      " DO UPDATE SET at_ms = max(at_ms, excluded.at_ms)");
+	q = registry_query(&m->registry,
+			   TOUCHED " INSERT INTO revoked (gateway, key_id, at_ms)"
+				   " SELECT DISTINCT gateway, key_id, ?9 FROM grants"
+				   " WHERE id IN (SELECT id FROM touched)"
+				   " ON CONFLICT (gateway, key_id)"
+				   " DO UPDATE SET at_ms = max(at_ms, excluded.at_ms)");
 	bind_grants_of(&q, o);
 	registry_bind_int(&q, (int64_t)m->now_ms);
 	err = registry_run(&q);
