@@ -8,6 +8,7 @@
 #include "tests/manager_world.h"
 #include "userspace/manager/hop.h"
 #include "userspace/manager/outlet.h"
+#include "userspace/manager/reports.h"
 #include "userspace/manager/rotate.h"
 #include "userspace/manager/update.h"
 
@@ -741,6 +742,62 @@ TEST_F(token, what_waits_for_a_bundle_is_not_forgotten)
 	ASSERT_STREQ(updates(self, T0 + 121 * DAY_MS), "");
 }
 
+/* --- what a party says meanwhile ----------------------------------------------------------- */
+
+/* A report of dev-1, by the key that it was enrolled with; n makes it the only one. Does it hold?
+ */
+static bool report_holds(struct fixture_token *self, uint64_t now_ms, uint32_t n)
+{
+	static const uint8_t r_b[CLAIM_NONCE_BYTES];
+	uint8_t pem[512], body[256], outer[512], trailer[PUBLISH_TRAILER_1_BYTES];
+	struct bytes_writer b = bytes_writer_of(body, sizeof(body)),
+			    w = bytes_writer_of(outer, sizeof(outer));
+	struct publish p = { .first = 0x30,
+			     .topic = bytes_str("$SSDTF/report"),
+			     .body_parts = 1,
+			     .client_id = bytes_str("dev-1") };
+	size_t pem_n = get(in_base("dev-1/signing.pem"), pem, sizeof(pem));
+	struct p256_private *key;
+	struct secret32 scalar;
+	struct ssdtf_report r;
+	bool is_new = false;
+
+	bytes_write_u8(&b, 7);
+	bytes_write_u64(&b, 1);
+	bytes_write_u8_view(&b, bytes_str("dev-9"));
+	bytes_write_u16_view(&b, bytes_str("words"));
+	bytes_write(&b, bytes_of(r_b, sizeof(r_b)));
+	bytes_write_u32(&b, n);
+	p.body[0] = bytes_of(body, b.used);
+	ASSERT_EQ(p256_private_from_pem(bytes_of(pem, pem_n), &scalar), 0);
+	ASSERT_EQ(p256_private_new(&scalar, &key), 0);
+	ASSERT_EQ(publish_sign(&p, key, trailer), 0);
+	p256_private_free(key);
+	bytes_write_u8_view(&w, p.client_id);
+	bytes_write_u8(&w, p.first);
+	bytes_write_u16(&w, 0);
+	bytes_write(&w, p.body[0]);
+	bytes_write(&w, bytes_of(trailer, sizeof(trailer)));
+	ASSERT_EQ(ssdtf_report_read(bytes_of(outer, w.used), &r), 0);
+	COMMAND(self, now_ms, 0, reports_store(&self->m, "gw", &r, &is_new));
+	ASSERT_TRUE(is_new);
+	return count(self, "SELECT proven FROM report ORDER BY n DESC LIMIT 1");
+}
+
+TEST_F(token, reports_by_the_key_before)
+{
+	struct rotate_party r = { .id = "dev-1", .overlap_hours = 24 };
+
+	make_world(self);
+	EXPECT_TRUE(report_holds(self, T0, 1));
+	make_key("n.key", "n.pub");
+	r.public_file = in_base("n.pub");
+	COMMAND(self, T0, 0, rotate_party(&self->m, &r));
+	EXPECT_TRUE(report_holds(self, T0, 2));
+	EXPECT_TRUE(report_holds(self, T0 + DAY_MS - 1, 3));
+	EXPECT_FALSE(report_holds(self, T0 + DAY_MS, 4));
+}
+
 TEST_F(token, times_as_text)
 {
 	uint64_t ms = 0;
@@ -751,6 +808,7 @@ TEST_F(token, times_as_text)
 	EXPECT_EQ(rotate_time(&self->m, "2027-01-15", &ms), -EINVAL);
 	EXPECT_EQ(rotate_time(&self->m, "2027-01-15T08:00:00Zulu", &ms), -EINVAL);
 	EXPECT_EQ(rotate_time(&self->m, "", &ms), -EINVAL);
+	EXPECT_EQ(rotate_time(&self->m, "2027-02-31T08:00:00Z", &ms), -EINVAL);
 	done(self, 0, 0);
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "userspace/base/secret.h"
 #include "userspace/crypto/hash.h"
 #include "userspace/manager/party.h"
 #include "userspace/manager/say.h"
@@ -19,12 +20,28 @@ static const char *text_of(struct bytes id, char out[MANAGER_ID_ROOM])
 	return out;
 }
 
-/* Was it signed by the key that its reporter is enrolled with? One who is not enrolled any more
- * proves nothing. */
+static int verify(const struct ssdtf_report *r, const struct p256_point *key)
+{
+	struct p256_public *public;
+	int err = p256_public_new(key, &public);
+
+	if (err)
+		return err;
+	err = ssdtf_report_verify(r, public);
+	p256_public_free(public);
+	return err;
+}
+
+static bool is_forged(int err)
+{
+	return err == -EBADMSG || err == -EINVAL;
+}
+
+/* Was it signed by the key that its reporter is enrolled with, or by the one before that while it
+ * holds? One who is not enrolled any more proves nothing. */
 static int check(struct manager *m, const struct ssdtf_report *r, bool *ret_proven)
 {
 	char id[MANAGER_ID_ROOM];
-	struct p256_public *key;
 	struct party party;
 	bool found = false;
 	int err = party_find(m, text_of(r->reporter, id), &party, &found);
@@ -33,13 +50,14 @@ static int check(struct manager *m, const struct ssdtf_report *r, bool *ret_prov
 		*ret_proven = false;
 		return err;
 	}
-	err = p256_public_new(&party.signing, &key);
-	if (!err) {
-		err = ssdtf_report_verify(r, key);
-		p256_public_free(key);
-	}
+	secret_wipe(party.k_adm, sizeof(party.k_adm));
+	secret_wipe(party.previous_k_adm, sizeof(party.previous_k_adm));
+	err = verify(r, &party.signing);
+	if (is_forged(err) && party.has_previous &&
+	    record_valid_at(0, party.previous_until_ms, m->now_ms))
+		err = verify(r, &party.previous);
 	*ret_proven = !err;
-	return err && err != -EBADMSG && err != -EINVAL
+	return err && !is_forged(err)
 		       ? manager_fail(m, err, "cannot verify a report: %s", strerror(-err))
 		       : 0;
 }

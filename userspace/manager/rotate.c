@@ -26,8 +26,10 @@ int rotate_time(struct manager *m, const char *text, uint64_t *ret_ms)
 	struct tm tm = { 0 };
 	const char *end = strptime(text, TIME_FORMAT, &tm);
 	time_t s = end && !*end ? timegm(&tm) : -1;
+	char again[ROTATE_TIME_ROOM];
 
-	if (s < 0)
+	/* The 31st of February comes back as another day. */
+	if (s < 0 || strcmp(rotate_time_text((uint64_t)s * 1000, again), text) != 0)
 		return manager_fail(m, -EINVAL, "\"%.40s\" is no time such as 2027-01-31T23:59:59Z",
 				    text);
 	*ret_ms = (uint64_t)s * 1000;
