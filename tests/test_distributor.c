@@ -947,6 +947,30 @@ TEST_F(relay, downstream_again)
 	EXPECT_EQ(f->n_pubacks, 3);
 }
 
+/* What the broker downstream refuses for now is not acknowledged, and goes out once more. */
+TEST_F(relay, refused_downstream)
+{
+	struct fake_relay *f = self->f;
+	struct fake_message m = fake_message(f, 0, "t", "1", 1, false);
+
+	EXPECT_TRUE(relay_error(f->relay, 6)); /* nothing waits for an acknowledgement */
+	ASSERT_TRUE(fake_deliver(f, &m, 1, 1, false, false));
+	fake_settle(f);
+	ASSERT_EQ(f->n_out, 2);
+	EXPECT_TRUE(relay_error(f->relay, 4)); /* for good: a PUBACK follows */
+	fake_acknowledge(f, 0);
+	EXPECT_FALSE(relay_error(f->relay, 6));
+	EXPECT_FALSE(relay_error(f->relay, 1));
+	relay_downstream(f->relay, false);
+	relay_downstream(f->relay, true);
+	fake_settle(f);
+	ASSERT_EQ(f->n_out, 3);
+	EXPECT_TRUE(f->out[2].dup);
+	fake_acknowledge(f, 2);
+	EXPECT_EQ(f->n_pubacks, 1);
+	EXPECT_TRUE(relay_error(f->relay, 6));
+}
+
 /* What an ended session upstream left under way is not acknowledged; its repetition is not made
  * twice. */
 TEST_F(relay, upstream_again)

@@ -98,12 +98,13 @@ static void on_suback(void *ctx, uint16_t packet_id, struct bytes codes)
 		subscriber_answered(self->subscriber, packet_id, codes);
 }
 
-static void on_error(void *ctx, uint8_t reason, uint64_t counter, struct bytes text)
+static bool on_error(void *ctx, uint8_t reason, uint64_t counter, struct bytes text)
 {
 	struct fixture_session *self = ctx;
 
 	self->errors++;
 	self->error_reason = reason;
+	return reason != 6;
 }
 
 static const struct session_ops session_ops = {
@@ -537,18 +538,24 @@ TEST_F(session, reports)
 	EXPECT_FALSE(session_report(&self->s, 5, 77, bytes_str("x"), bytes_str("")));
 }
 
-static int in_error(struct fixture_session *self, const uint8_t r_b[32], uint32_t n)
+static int in_error_of(struct fixture_session *self, uint8_t reason, const uint8_t r_b[32],
+		       uint32_t n)
 {
 	uint8_t body[64];
 	struct bytes_writer w = bytes_writer_of(body, sizeof(body));
 
-	bytes_write_u8(&w, 4);
+	bytes_write_u8(&w, reason);
 	bytes_write_u64(&w, 99);
 	bytes_write_u16_view(&w, bytes_str("no"));
 	bytes_write(&w, bytes_of(r_b, 32));
 	bytes_write_u32(&w, n);
 	ASSERT_FALSE(w.bad);
 	return in_control(self, "$SSDTF/error", bytes_of(body, w.used));
+}
+
+static int in_error(struct fixture_session *self, const uint8_t r_b[32], uint32_t n)
+{
+	return in_error_of(self, 4, r_b, n);
 }
 
 TEST_F(session, errors)
@@ -567,6 +574,8 @@ TEST_F(session, errors)
 	self->signs = &self->f->broker;
 	EXPECT_EQ(in_error(self, self->r_b, 2), 0);
 	EXPECT_EQ(self->errors, 2);
+	/* No PUBACK follows: another session sends it again. */
+	EXPECT_EQ(in_error_of(self, 6, self->r_b, 3), -EPROTO);
 }
 
 /* --- subscriptions ---------------------------------------------------------------------------- */

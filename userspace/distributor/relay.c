@@ -7,6 +7,9 @@
 #include "userspace/distributor/alloc.h"
 #include "userspace/distributor/rename.h"
 
+#define REASON_BAD_SIGNATURE 1
+#define REASON_UNAVAILABLE   6
+
 #define TRAILER_BYTES_MAX PUBLISH_TRAILER_2_BYTES(MERKLE_STEPS_MAX(RELAY_BATCH_MAX))
 
 struct relay *relay_new(const struct relay_ops *ops, void *io, const struct relay_limits *l,
@@ -544,9 +547,12 @@ void relay_acknowledged(struct relay *r, uint16_t packet_id)
 	}
 }
 
-void relay_error(struct relay *r)
+bool relay_error(struct relay *r, uint8_t reason)
 {
 	r->stats.errors++;
+	/* PROTOCOL 7: neither of the two is an acknowledgement. At QoS 0 nothing waits for one. */
+	return (reason != REASON_UNAVAILABLE && reason != REASON_BAD_SIGNATURE) ||
+	       list_empty(&r->sent);
 }
 
 /* --- sessions --------------------------------------------------------------------------------- */

@@ -201,8 +201,9 @@ void relay_downstream(struct relay *r, bool open);
 bool relay_deliver(struct relay *r, const struct mqtt_publish *p) must_check;
 /* PUBACK from downstream. */
 void relay_acknowledged(struct relay *r, uint16_t packet_id);
-/* $SSDTF/error from downstream: it refused a message for good, whose PUBACK follows. */
-void relay_error(struct relay *r);
+/* $SSDTF/error from downstream. True: it refused a message for good, whose PUBACK follows. False:
+ * for now, and no PUBACK follows; what was sent has to be sent again, by another session. */
+bool relay_error(struct relay *r, uint8_t reason) must_check;
 
 /* Begin of a turn: what is due. */
 void relay_tick(struct relay *r, uint64_t mono_ms, uint64_t unix_ms);

@@ -265,22 +265,23 @@ static void take_suback(void *ctx, uint16_t packet_id, struct bytes codes)
 	subscriber_answered(&((struct service *)ctx)->subscriber, packet_id, codes);
 }
 
-static void take_error(void *ctx, uint8_t reason, uint64_t counter, struct bytes text)
+static bool take_error(void *ctx, uint8_t reason, uint64_t counter, struct bytes text)
 {
 	static struct log_limit limit;
 	struct service *s = ctx;
 	uint64_t left_out;
 	char words[128];
+	bool for_good = relay_error(s->relay, reason);
 
-	relay_error(s->relay);
 	if (!log_limit_pass(&limit, s->mono_ms, &left_out))
-		return;
+		return for_good;
 	snprintf(words, sizeof(words), "%.*s", (int)text.n, (const char *)text.p);
 	for (char *c = words; *c; c++)
 		if ((unsigned char)*c < ' ' || (unsigned char)*c >= 0x7f)
 			*c = '?';
 	log_warn("downstream refused=%u counter=%llu words=\"%s\" left_out=%llu", reason,
 		 (unsigned long long)counter, words, (unsigned long long)left_out);
+	return for_good;
 }
 
 static const struct session_ops upstream_ops = {

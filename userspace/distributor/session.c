@@ -420,7 +420,7 @@ static int take_auth(struct session *s, const struct mqtt_publish *p)
 
 /* error := u8 reason || u64 counter || u16+ text || R_b || u32 n. What does not hold is forged or
  * stale, and nothing follows from it. */
-static void take_error(struct session *s, const struct mqtt_publish *p)
+static int take_error(struct session *s, const struct mqtt_publish *p)
 {
 	struct bytes_reader r;
 	struct bytes body, text;
@@ -430,7 +430,7 @@ static void take_error(struct session *s, const struct mqtt_publish *p)
 	uint32_t n;
 
 	if (judge_notice(s, p, &body, &by_next))
-		return;
+		return 0;
 	r = bytes_reader_of(body);
 	reason = bytes_read_u8(&r);
 	counter = bytes_read_u64(&r);
@@ -438,10 +438,12 @@ static void take_error(struct session *s, const struct mqtt_publish *p)
 	ours = reads(&r, s->r_b, sizeof(s->r_b));
 	n = bytes_read_u32(&r);
 	if (!bytes_read_done(&r) || !ours || (s->heard_notice && n <= s->n_in))
-		return;
+		return 0;
 	s->heard_notice = true;
 	s->n_in = n;
-	s->ops->error(s->ctx, reason, counter, text);
+	if (s->ops->error(s->ctx, reason, counter, text))
+		return 0;
+	return fail(s, -EPROTO, "the broker refuses a message for now (reason %u)", reason);
 }
 
 static bool begins(struct bytes v, const char *prefix)
@@ -460,7 +462,10 @@ static int take_publish(struct session *s, const struct mqtt_frame *f)
 	if (s->state != SESSION_OPEN)
 		return take_auth(s, &p);
 	if (bytes_equal(p.topic, bytes_str(TOPIC_ERROR))) {
-		take_error(s, &p);
+		int err = take_error(s, &p);
+
+		if (err)
+			return err;
 	} else if (!begins(p.topic, TOPIC_PREFIX)) {
 		if (s->ops->publish(s->ctx, &p) || !p.qos)
 			return 0;

@@ -43,7 +43,8 @@ struct session_ops {
 	void (*puback)(void *ctx, uint16_t packet_id);
 	/* codes: one for each filter, empty for UNSUBACK. */
 	void (*suback)(void *ctx, uint16_t packet_id, struct bytes codes);
-	void (*error)(void *ctx, uint8_t reason, uint64_t counter, struct bytes text);
+	/* False: what it is about must be sent again, which takes another session. */
+	bool (*error)(void *ctx, uint8_t reason, uint64_t counter, struct bytes text);
 };
 
 struct session_config {
