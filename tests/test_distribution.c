@@ -315,6 +315,7 @@ TEST_F(token, topics_that_meet_no_others)
 		{ "", -EINVAL },
 		{ "x/#", -EINVAL },
 		{ "x/+", -EINVAL },
+		{ "x/", -EINVAL },
 		{ "$SYS/x", -EINVAL },
 		{ "public/allx", 0 },
 		{ "a/y", -EEXIST },
@@ -441,6 +442,9 @@ TEST_F(token, revoking_a_scope_of_a_receiver_takes_both_ways)
 	COMMAND(self, T0, 0, grant(self, "hall", "c-1", true));
 	COMMAND(self, T0, 0, revoke_grant(&self->m, "hall", "c-1", NULL));
 	ASSERT_STREQ(said, "revoked grant=c-1/hall grants=2\n");
+	EXPECT_EQ(GRANTS_LEFT(self), 5);
+	/* A hop is no grant: all outlets would go with it. */
+	COMMAND(self, T0, -ESRCH, revoke_grant(&self->m, "hall", "dist", NULL));
 	EXPECT_EQ(GRANTS_LEFT(self), 5);
 }
 

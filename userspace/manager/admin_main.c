@@ -276,7 +276,11 @@ static int run_set(struct manager *m, const struct options *o)
 
 	(void)snprintf(text, sizeof(text), "%u", o->number[OPTION_UPDATE_DAYS]);
 	err = manager_fail_registry(m, registry_set(&m->registry, UPDATE_DAYS_SETTING, text));
-	return err ? err : manager_note(m, "set", UPDATE_DAYS_SETTING, text);
+	if (!err)
+		err = manager_note(m, "set", UPDATE_DAYS_SETTING, text);
+	if (!err)
+		(void)fprintf(m->out, "set update-days=%s\n", text);
+	return err;
 }
 
 static struct bundle_terms bundle_terms_of(const struct options *o)

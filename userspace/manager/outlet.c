@@ -66,6 +66,11 @@ static int check_prefix(struct manager *m, const char *prefix)
 			"topic \"%.80s\": is no MQTT topic (UTF-8, not empty, without # "
 			"and +, not beginning with $)",
 			prefix);
+	if (v.p[v.n - 1] == '/')
+		return manager_fail(m, -EINVAL,
+				    "topic \"%.80s\": ends in a slash; one is put "
+				    "behind it anyway",
+				    prefix);
 	if (v.n + 2 > SCOPE_FILTER_BYTES_MAX) /* with "/#" behind it */
 		return manager_fail(m, -EINVAL, "topic \"%.80s...\": longer than %d bytes", prefix,
 				    SCOPE_FILTER_BYTES_MAX - 2);

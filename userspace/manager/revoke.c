@@ -144,7 +144,12 @@ static int revoke_some(struct manager *m, const struct grants_of *o, const char 
 
 int revoke_grant(struct manager *m, const char *scope, const char *receiver, const char *gateway)
 {
-	const struct grants_of o = { .gateway = gateway, .receiver = receiver, .scope = scope };
+	const struct grants_of o = {
+		.gateway = gateway,
+		.receiver = receiver,
+		.scope = scope,
+		.no_hops = true, /* revoke hop takes those, and says what goes with them */
+	};
 	char subject[SUBJECT_ROOM], words[256];
 	int err = check_scope(m, scope);
 
