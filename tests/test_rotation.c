@@ -696,6 +696,28 @@ TEST_F(token, statements_that_travel)
 	ASSERT_STREQ(updates(self, T0 + 7 * DAY_MS + 1), "");
 }
 
+/* Whose code waits has no key yet by which it could prove itself to a receiver. */
+TEST_F(token, a_code_proves_no_origin)
+{
+	struct registry_query q;
+	struct bundle_party b;
+
+	make_world(self);
+	BUNDLE(self, T0, 0, bundle_make_party(&self->m, &no_terms, "r-1", in_base("p")));
+	ASSERT_EQ(bundle_party_decode(open_bundle(self, "p", STATEMENT_BUNDLE).body, &b), 0);
+	EXPECT_EQ(b.n_origins, 1);
+	open_at(self, T0);
+	q = registry_query(&self->m.registry, "UPDATE party SET flags = ? WHERE id = 'dev-1'");
+	registry_bind_int(&q, RECORD_PARTY_CLAIM);
+	done(self, registry_run(&q), 0);
+	BUNDLE(self, T0, 0, bundle_make_party(&self->m, &no_terms, "r-1", in_base("p")));
+	ASSERT_EQ(bundle_party_decode(open_bundle(self, "p", STATEMENT_BUNDLE).body, &b), 0);
+	EXPECT_EQ(b.n_origins, 0);
+	COMMAND(self, T0, 0, add_scope(self, "yard", "yard"));
+	COMMAND(self, T0, 0, access_allow(&self->m, "yard", "dev-1"));
+	ASSERT_STREQ(updates(self, T0), "");
+}
+
 TEST_F(token, a_new_epoch_is_stated)
 {
 	struct record_scope scope;

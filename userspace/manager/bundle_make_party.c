@@ -83,7 +83,7 @@ int bundle_make_origins(struct bundle_work *k, const char *id, size_t count_byte
 			"SELECT party.id, ?5, 0, signing, previous, previous_until_ms, NULL, 0,"
 			" zeroblob(16), NULL, 0, NULL, 0, perm.scope"
 			" FROM permission perm JOIN party ON party.id = perm.party"
-			" WHERE (party.roles & ?5) AND perm.scope IN"
+			" WHERE (party.roles & ?5) AND NOT (party.flags & ?6) AND perm.scope IN"
 			" (SELECT e.scope FROM grants g JOIN epoch e ON e.key_id = g.key_id"
 			"  WHERE g.gateway = ?1 AND g.receiver = ?2 AND (g.flags & ?3)"
 			"  AND (g.not_after_ms = 0 OR g.not_after_ms > ?4))"
@@ -98,6 +98,7 @@ int bundle_make_origins(struct bundle_work *k, const char *id, size_t count_byte
 	registry_bind_int(&rows.q, RECORD_GRANT_PROOF);
 	registry_bind_int(&rows.q, (int64_t)k->m->now_ms);
 	registry_bind_int(&rows.q, RECORD_ROLE_DEVICE);
+	registry_bind_int(&rows.q, RECORD_PARTY_CLAIM); /* a code's key proves no origin */
 	while (party_rows_next(&rows, &k->party)) {
 		struct bytes_writer record = record_begin(k);
 

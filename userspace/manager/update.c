@@ -79,9 +79,14 @@ static int is_origin(struct manager *m, const char *id, bool *ret_yes)
 
 int update_party(struct manager *m, const char *id)
 {
-	bool yes = false;
-	int err = is_origin(m, id, &yes);
+	bool yes = false, waits = false;
+	int err = ask(m, "SELECT 1 FROM party WHERE id = ? AND (flags & ?)", id, RECORD_PARTY_CLAIM,
+		      &waits);
 
+	if (err || waits)
+		return err; /* what a code's key signs proves no origin: it is told with its claim
+			     */
+	err = is_origin(m, id, &yes);
 	return err || !yes ? err : note(m, STATEMENT_PARTY, id, EVERYWHERE, bytes_of(NULL, 0));
 }
 
