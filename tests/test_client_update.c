@@ -602,6 +602,41 @@ TEST_F(client, grants_that_have_run_out_make_room)
 	ends_expect_opened(&event, "the first is there");
 }
 
+/* Old epochs' grants have no end that their receiver is told: where the table or the memory is full
+ * the oldest go, and the last one opens. */
+static void older_grants_make_room(struct fixture_client *self, unsigned n)
+{
+	struct record_grant g = self->receiver_terms.grant;
+	struct end *e = &self->rec;
+	struct ssdtf_event event;
+
+	ends_session_open(self, e, 0);
+	for (unsigned i = 1; i < 2 * SSDTF_GRANTS_MAX; i++) {
+		g.grant_id[6] = (uint8_t)i;
+		g.not_before_ms++;
+		event = update_one(self, e, STATEMENT_GRANT, 10 + i, &g);
+		expect_taken(&event, 1);
+		e->stored_n = 0;
+	}
+	EXPECT_EQ(e->client.n_grants, n);
+	for (unsigned i = 0; i < e->client.n_grants; i++)
+		EXPECT_TRUE(e->client.grants[i].grant_id[6] >= 2 * SSDTF_GRANTS_MAX - n);
+}
+
+TEST_F(client, older_grants_make_room)
+{
+	static uint8_t memory[SSDTF_GRANTS_MAX * 600];
+
+	self->rec.client.statements.p = memory;
+	self->rec.client.statements.room = sizeof(memory);
+	older_grants_make_room(self, SSDTF_GRANTS_MAX);
+}
+
+TEST_F(client, older_grants_make_room_in_little_memory)
+{
+	older_grants_make_room(self, self->rec.client.statements.room / 364);
+}
+
 /* --- keys ------------------------------------------------------------------------------------- */
 
 /* A receiver whose encryption key was changed: each grant is for one of the two. */

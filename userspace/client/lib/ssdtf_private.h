@@ -56,6 +56,8 @@ void ssdtf_grant_take(struct ssdtf_client *c, const struct record_grant *g, cons
 void ssdtf_scope_add(struct ssdtf_client *c, const struct record_scope *s, const uint8_t *source);
 void ssdtf_grant_add(struct ssdtf_client *c, const struct record_grant *g, const uint8_t *source);
 /* Does anything have its views in this statement? */
+/* Takes out the oldest grant of a statement that another one came after. False: there is none. */
+bool ssdtf_grant_drop(struct ssdtf_client *c);
 bool ssdtf_tables_use(const struct ssdtf_client *c, const uint8_t *source);
 /* The statement moves there. */
 void ssdtf_tables_move(struct ssdtf_client *c, const uint8_t *source, const uint8_t *to);

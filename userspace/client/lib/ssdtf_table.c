@@ -4,7 +4,8 @@
  * bundle and from the statements behind it.
  *
  *   scopes   one entry for each name, and for a time one for an epoch that has not begun yet
- *   grants   one entry for each grant id; those that have run out make room
+ *   grants   one entry for each grant id; those that have run out make room, and where there are
+ *            none those of an epoch, or for a key, that came before
  */
 #include "userspace/client/lib/ssdtf.h"
 
@@ -126,8 +127,37 @@ static bool ran_out(uint64_t not_after_ms, uint64_t now_ms)
 	return now_ms && not_after_ms && not_after_ms <= now_ms;
 }
 
-/* Where it goes: the entry of its id, a new one, or one that has run out. SSDTF_GRANTS_MAX:
- * nowhere.
+/* For the same topics, and made later: what is sealed from then on is read by that one. Nobody says
+ * when the older one ends, which the gateway alone knows. */
+static bool is_later(struct bytes filters, uint64_t not_before_ms, const struct ssdtf_grant *than)
+{
+	return not_before_ms > than->not_before_ms && bytes_equal(filters, than->filters);
+}
+
+/* The oldest of those that one with these filters, or one that is there, came after; of those in
+ * statements alone, or of all. SSDTF_GRANTS_MAX: there is none. */
+static unsigned superseded_grant(const struct ssdtf_client *c, struct bytes filters,
+				 uint64_t not_before_ms, bool stated)
+{
+	unsigned oldest = SSDTF_GRANTS_MAX;
+
+	for (unsigned i = 0; i < c->n_grants; i++) {
+		const struct ssdtf_grant *old = &c->grants[i];
+		bool later = is_later(filters, not_before_ms, old);
+
+		if (stated && !old->source)
+			continue;
+		for (unsigned k = 0; k < c->n_grants && !later; k++)
+			later = is_later(c->grants[k].filters, c->grants[k].not_before_ms, old);
+		if (later && (oldest == SSDTF_GRANTS_MAX ||
+			      old->not_before_ms < c->grants[oldest].not_before_ms))
+			oldest = i;
+	}
+	return oldest;
+}
+
+/* Where it goes: the entry of its id, a new one, one that has run out, or one that others came
+ * after. SSDTF_GRANTS_MAX: nowhere.
  */
 static unsigned grant_place(const struct ssdtf_client *c, const struct record_grant *g,
 			    uint64_t now_ms)
@@ -140,7 +170,7 @@ static unsigned grant_place(const struct ssdtf_client *c, const struct record_gr
 	for (unsigned i = 0; i < c->n_grants; i++)
 		if (ran_out(c->grants[i].not_after_ms, now_ms))
 			return i;
-	return SSDTF_GRANTS_MAX;
+	return superseded_grant(c, filters_view(g->filters, g->n_filters), g->not_before_ms, false);
 }
 
 bool ssdtf_grant_fits(const struct ssdtf_client *c, const struct record_grant *g, uint64_t now_ms)
@@ -182,6 +212,20 @@ void ssdtf_grant_take(struct ssdtf_client *c, const struct record_grant *g, cons
 	else
 		ssdtf_contexts_wipe_grant(c, i);
 	grant_put(c, i, g, source);
+}
+
+bool ssdtf_grant_drop(struct ssdtf_client *c)
+{
+	unsigned i = superseded_grant(c, bytes_of(NULL, 0), 0, true), last;
+
+	if (i == SSDTF_GRANTS_MAX)
+		return false;
+	last = --c->n_grants;
+	ssdtf_contexts_wipe_grant(c, i);
+	ssdtf_contexts_wipe_grant(c, last); /* which takes its place */
+	c->grants[i] = c->grants[last];
+	secret_wipe(&c->grants[last], sizeof(c->grants[last]));
+	return true;
 }
 
 /* --- statements that move --------------------------------------------------------------------- */

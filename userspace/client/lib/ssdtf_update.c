@@ -135,6 +135,8 @@ static bool has_room(struct ssdtf_client *c, size_t n)
 	if (n <= c->statements.room - c->statements.n)
 		return true;
 	compact(c);
+	while (n > c->statements.room - c->statements.n && ssdtf_grant_drop(c))
+		compact(c);
 	return n <= c->statements.room - c->statements.n;
 }
 
