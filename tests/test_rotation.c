@@ -718,6 +718,24 @@ TEST_F(token, a_code_proves_no_origin)
 	ASSERT_STREQ(updates(self, T0), "");
 }
 
+/* Its admission key is printed on its label. */
+TEST_F(token, a_code_keeps_its_admission_key)
+{
+	struct registry_query q;
+
+	make_world(self);
+	open_at(self, T0);
+	q = registry_query(&self->m.registry, "UPDATE party SET flags = ? WHERE id = 'dev-1'");
+	registry_bind_int(&q, RECORD_PARTY_CLAIM);
+	done(self, registry_run(&q), 0);
+	COMMAND(self, T0, -EINVAL, rotate_admission(&self->m, "dev-1", 24));
+	COMMAND(self, T0, 0, rotate_admission(&self->m, NULL, 24));
+	EXPECT_EQ(count(self, "SELECT count(*) FROM party WHERE previous_k_adm IS NOT NULL"), 2);
+	EXPECT_EQ(count(self, "SELECT count(*) FROM party WHERE id = 'dev-1'"
+			      " AND previous_k_adm IS NULL"),
+		  1);
+}
+
 TEST_F(token, a_new_epoch_is_stated)
 {
 	struct record_scope scope;

@@ -33,7 +33,8 @@ struct rotate_party {
 /* Its signing key, its encryption key, its token's unwrapping key: those that are new. */
 int rotate_party(struct manager *m, const struct rotate_party *r) must_check;
 
-/* K_adm of one party, or of all where id is NULL; it is in the party's next bundle. */
+/* K_adm of one party, or where id is NULL of all but those that have a code to claim yet, in which
+ * theirs is; it is in the party's next bundle. */
 int rotate_admission(struct manager *m, const char *id, uint32_t overlap_hours) must_check;
 
 /*

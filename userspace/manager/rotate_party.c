@@ -297,7 +297,8 @@ static int rotate_all_admissions(struct manager *m, struct party *p, uint64_t un
 		if (err || !found)
 			break;
 		(void)snprintf(after, sizeof(after), "%s", p->id);
-		err = rotate_one_admission(m, p, until_ms);
+		if (!(p->flags & RECORD_PARTY_CLAIM))
+			err = rotate_one_admission(m, p, until_ms);
 	}
 	return err;
 }
@@ -310,6 +311,11 @@ int rotate_admission(struct manager *m, const char *id, uint32_t overlap_hours)
 
 	if (id) {
 		err = party_load(m, id, PARTY_ANY_ROLE, &p);
+		if (!err && p.flags & RECORD_PARTY_CLAIM)
+			err = manager_fail(m, -EINVAL,
+					   "\"%s\": its admission key is in its claim code; claim "
+					   "renew makes another",
+					   id);
 		if (!err)
 			err = rotate_one_admission(m, &p, until);
 	} else {
