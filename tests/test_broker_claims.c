@@ -21,6 +21,7 @@ FIXTURE(claims)
 	struct secret32 new_scalar;
 	struct p256_private *new_key;
 	uint32_t n; /* the last of the device's, and of the manager's */
+	bool has_not_the_key;
 	uint8_t request[RELAY_REQUEST_BYTES + 36];
 };
 
@@ -59,6 +60,7 @@ static void send_claim(struct fixture_claims *self, struct fake_client *c, uint3
 	q.answer = q.signing;
 	claim_request_digest(&q, bytes_str(c->id), c->r_b, digest);
 	ASSERT_EQ(p256_sign_digest(self->new_key, digest, q.sig), 0);
+	q.sig[7] ^= self->has_not_the_key;
 	claim_request_write(&q, &w);
 	bytes_write(&w, bytes_of(c->r_b, sizeof(c->r_b)));
 	bytes_write_u32(&w, n);
@@ -249,6 +251,18 @@ TEST_F(claims, another_key_than_the_claimed_ends_it)
 {
 	send_claim(self, &self->dev1, 1);
 	certify(self, false);
+	ASSERT_TRUE(client_closed(&self->dev1));
+}
+
+/* Public keys are no secret: who holds the code but not the key does not stay here by it. */
+TEST_F(claims, a_claim_of_a_key_that_it_has_not)
+{
+	self->has_not_the_key = true;
+	send_claim(self, &self->dev1, 1);
+	ASSERT_TRUE(refused(&self->dev1, CONTROL_MALFORMED));
+	ASSERT_TRUE(client_got_ack(&self->dev1, MQTT_PUBACK, self->dev1.packet_id));
+	ASSERT_TRUE(client_got_nothing(&self->mgr));
+	certify(self, true);
 	ASSERT_TRUE(client_closed(&self->dev1));
 }
 

@@ -26,7 +26,7 @@ static bool say(struct broker *b, struct broker_conn *conn, struct bytes what)
 	bytes_write(&w, bytes_of(conn->secure->r_b, sizeof(conn->secure->r_b)));
 	bytes_write_u32(&w, ++conn->secure->claim_n);
 	BUG_ON(w.bad);
-	err = signer_control(b, conn, CONTROL_TOPIC_CLAIM, bytes_of(body, n), NULL, false);
+	err = signer_control(b, conn, CONTROL_TOPIC_CLAIM, bytes_of(body, n), NULL, NULL);
 	pool_free(&b->pool, body);
 	return !err;
 }
@@ -80,6 +80,9 @@ static bool take_request(struct broker *b, struct broker_conn *conn, struct mess
 		return false;
 	if (!conn_budget(conn))
 		return true;
+	/* The session may go on by this key: whoever has it not is not to name it. */
+	if (claim_request_verify(&request, conn_id(conn), conn->secure->r_b))
+		return false;
 	hash_one(bytes_of(request.signing.b, sizeof(request.signing.b)), conn->secure->claimed);
 	if (!forward(b, conn, m))
 		try_again(b, conn);

@@ -38,6 +38,5 @@ bool broker_bundle_answer(struct broker *b, const char *manager_id, struct bytes
 	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u32(&w, ++c->secure->bundle_n);
 	BUG_ON(w.bad);
-	return signer_control(b, c, CONTROL_TOPIC_BUNDLE, bytes_of(whole, w.used), NULL, false) ==
-	       0;
+	return signer_control(b, c, CONTROL_TOPIC_BUNDLE, bytes_of(whole, w.used), NULL, NULL) == 0;
 }
