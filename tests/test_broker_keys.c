@@ -120,6 +120,30 @@ TEST_F(keys, the_last_one_is_tried_first)
 	}
 }
 
+/* However many are with the workers when it becomes known. */
+TEST_F(keys, the_last_one_of_many_at_once)
+{
+	world_rotate_key(self->world->dev1, 0);
+	apply(self);
+	self->dev1.old_key = true;
+	for (unsigned n = 2; n <= 3; n++) {
+		self->fake->hold_verify = true;
+		for (unsigned i = 0; i < n; i++)
+			client_publish(&self->dev1, self->world->temp, TOPIC, "x", 0);
+		fake_turn(self->fake);
+		ASSERT_EQ(self->fake->n_verify, n);
+		self->fake->hold_verify = false;
+		fake_settle(self->fake);
+		client_publish(&self->dev1, self->world->temp, TOPIC, "x", 0);
+		fake_turn(self->fake);
+		ASSERT_EQ(self->fake->n_verify, 1);
+		broker_verify_run(self->fake->verify[0]);
+		ASSERT_EQ(self->fake->verify[0]->result, BROKER_VERIFY_OK);
+		ASSERT_TRUE(self->fake->verify[0]->by == self->fake->verify[0]->verifier);
+		fake_settle(self->fake);
+	}
+}
+
 TEST_F(keys, the_previous_one_ends)
 {
 	const uint64_t until = self->fake->wall_ms + 5000;

@@ -9,13 +9,16 @@
 
 /* The party's verifiers, the one first by which its last signature held. */
 static void choose_verifiers(struct broker_conn *c, struct directory_party *party,
-			     struct broker_verify *v)
+			     struct ingress *in)
 {
+	struct broker_verify *v = &in->verify;
+
 	v->verifier = directory_verifier(party);
 	if (!party->previous || !v->verifier)
 		return;
 	v->other = directory_previous_verifier(party, c->broker->wall_ms);
-	if (v->other && c->secure->previous) {
+	in->previous_first = v->other && c->secure->previous;
+	if (in->previous_first) {
 		struct verifier *own = v->verifier;
 
 		v->verifier = v->other;
@@ -23,11 +26,12 @@ static void choose_verifiers(struct broker_conn *c, struct directory_party *part
 	}
 }
 
-/* It holds by one of the two. */
+/* It holds by one of the two; others may have been judged since it went out. */
 static void note_verifier(struct ingress *in)
 {
-	if (in->verify.by == in->verify.other)
-		in->conn->secure->previous = !in->conn->secure->previous;
+	bool second = in->verify.by == in->verify.other;
+
+	in->conn->secure->previous = second != in->previous_first;
 }
 
 /* A bundle that came meanwhile may have taken away the key by which it holds. */
@@ -48,7 +52,7 @@ bool ingress_submit(struct broker_conn *c, enum ingress_kind kind, struct messag
 	struct ingress *in = party ? pool_zalloc(&b->pool, sizeof(*in)) : NULL;
 
 	if (in)
-		choose_verifiers(c, party, &in->verify);
+		choose_verifiers(c, party, in);
 	if (!in || !in->verify.verifier) {
 		pool_free(&b->pool, in);
 		message_put(&b->pool, m);

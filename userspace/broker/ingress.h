@@ -37,6 +37,7 @@ struct ingress {
 	struct message *message;     /* counted; what the verify job looks at */
 	struct directory *directory; /* counted: holds the key */
 	uint16_t packet_id;	     /* 0: it is owed no acknowledgement */
+	bool previous_first;	     /* the party's previous key is tried before its own */
 };
 
 /* Sends a message to the workers as this kind. The message's reference is taken. False: no memory
