@@ -310,6 +310,27 @@ TEST_F(keys, the_broker_changes_without_its_token)
 	ASSERT_TRUE(client_got_sealed(&self->rx1, "2", NULL));
 }
 
+/* The bundle that makes the next key the key comes while signatures are asked for by it as the next
+ * one: there is no such key any more, and what is behind them waits for them. */
+TEST_F(keys, the_next_key_becomes_the_key_meanwhile)
+{
+	self->world->has_next = true;
+	self->world->next_from_ms = self->fake->wall_ms;
+	apply(self);
+	self->fake->next_expected = true;
+	ASSERT_TRUE(publishes(self));
+	self->fake->sign_status = BROKER_TOKEN_UNAVAILABLE;
+	client_publish(&self->dev1, self->world->temp, TOPIC, "1", 1);
+	fake_settle(self->fake);
+	self->world->has_next = false;
+	apply(self);
+	self->fake->sign_status = BROKER_TOKEN_OK;
+	self->fake->no_next = true;
+	fake_pass(self->fake, 1000);
+	self->fake->next_expected = false; /* to the fake token it is the other one */
+	ASSERT_TRUE(client_got_sealed(&self->rx1, "1", NULL));
+}
+
 /* --- a party's previous admission key --------------------------------------------------------- */
 
 /* With the token of the other key; the client knows but one. */

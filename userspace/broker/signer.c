@@ -33,10 +33,14 @@ static void retry_fired(struct timer *t)
 		if (!r->failed)
 			continue;
 		r->failed = false;
-		if (r->conn && r->conn->state == CONN_CLOSED)
+		if (r->conn && r->conn->state == CONN_CLOSED) {
 			request_free(s->broker, r);
-		else
-			ask(s->broker, r);
+			continue;
+		}
+		/* What was the next key then may be the key by now, and there is no next one. */
+		r->job.next = r->job.next &&
+			      directory_next_in_use(s->broker->directory, s->broker->wall_ms);
+		ask(s->broker, r);
 	}
 	finish(s->broker); /* what waited behind one that was freed */
 }
