@@ -736,6 +736,33 @@ TEST_F(up, as_many_origins_as_there_is_room_for)
 	ASSERT_TRUE(refused(self, &s, CONTROL_UNAVAILABLE));
 }
 
+/* Those of an earlier run, too: else there is no room for others some day. */
+TEST_F(up, restored_origins_make_room)
+{
+	struct broker_config config;
+	struct fake_sealed s;
+
+	default_config(&config);
+	config.limits.origins_max = 2;
+	restart_with(self, &config);
+	say(self, "21.5");
+	distribute(self, self->outlet, "origin0", &s);
+	ASSERT_TRUE(taken(self, &s));
+	self->fake->wall_ms += DAY_MS;
+	distribute(self, self->outlet, "origin1", &s);
+	ASSERT_TRUE(taken(self, &s));
+	world_restart(self->world);
+	come_back(self, "21.5");
+	self->fake->wall_ms += 29 * DAY_MS;
+	say(self, "21.6");
+	distribute(self, self->outlet, "origin2", &s);
+	ASSERT_TRUE(taken(self, &s));
+	ASSERT_TRUE(client_got_sealed(&self->rx1, "21.5", NULL));
+	ASSERT_TRUE(got(self, &self->rx1, "21.6", self->rx1_outlet, "origin2"));
+	distribute(self, self->outlet, "origin3", &s);
+	ASSERT_TRUE(refused(self, &s, CONTROL_UNAVAILABLE));
+}
+
 /* --- grants ----------------------------------------------------------------------------------- */
 
 /* While a key changes there are two: the one that is valid, and of those the later one. */

@@ -98,12 +98,13 @@ void origins_used(struct broker *b, struct commit_sender *pair)
 /* Behind those that were used before it; storage gives them in this order. */
 static void insert_by_use(struct origins *o, struct commit_sender *pair)
 {
-	struct list *at = o->by_use.prev;
+	struct list *at;
 
+	list_del(&pair->by_use); /* first: it is not to stand behind itself */
+	at = o->by_use.prev;
 	while (at != &o->by_use &&
 	       list_entry(at, struct commit_sender, by_use)->seen_ms > pair->seen_ms)
 		at = at->prev;
-	list_del(&pair->by_use);
 	list_add_head(at, &pair->by_use);
 }
 
