@@ -377,6 +377,7 @@ TEST_F(plain, answers_that_are_owed_are_bounded)
 TEST_F(plain, limits_hold_for_what_is_restored)
 {
 	ASSERT_EQ(client_subscribe(&self->rx, "s/1", 1), 1);
+	ASSERT_EQ(client_subscribe(&self->rx, "s/2", 1), 1);
 	fake_hang_up(self->rx.conn);
 	for (unsigned i = 0; i < 5; i++)
 		ASSERT_TRUE(publish(self, "t", i % 2 ? "odd" : "even", 1, false));
@@ -397,6 +398,16 @@ TEST_F(plain, limits_hold_for_what_is_restored)
 	ASSERT_EQ(self->fake->store.durable.rows.n_messages, 4);
 	ASSERT_EQ(self->fake->store.durable.rows.n_retained, 1);
 	ASSERT_EQ(self->fake->store.durable.rows.n_sessions, 1);
+	ASSERT_EQ(self->fake->store.durable.rows.n_subscriptions, 1);
+	ASSERT_TRUE(client_resumes(&self->rx, true));
+	fake_settle(self->fake);
+	for (unsigned i = 0; i < 3; i++)
+		ASSERT_TRUE(got(&self->rx, i % 2 ? "odd" : "even", 1, true, NULL));
+	/* What was let go does not come back beside what takes its place. */
+	ASSERT_TRUE(client_unsubscribe(&self->rx, "t/#"));
+	ASSERT_EQ(client_subscribe(&self->rx, "s/2", 1), 1);
+	fake_restart(self->fake);
+	ASSERT_EQ(self->fake->store.durable.rows.n_subscriptions, 1);
 	ASSERT_TRUE(client_resumes(&self->rx, true));
 }
 

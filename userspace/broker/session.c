@@ -116,15 +116,18 @@ static bool may_subscribe(const struct broker *b, const struct session *s, struc
 	       s->party->roles & (RECORD_ROLE_RECEIVER | RECORD_ROLE_DISTRIBUTOR);
 }
 
-/* NULL: no room or no memory. */
+static bool has_room(const struct broker *b, const struct session *s)
+{
+	return s->n_subscriptions < b->config.limits.subscriptions_max;
+}
+
+/* NULL: no memory. */
 static struct subscription *subscription_new(struct broker *b, struct session *s,
 					     struct bytes filter)
 {
-	struct subscription *sub;
+	const size_t head = s->durable ? sizeof(struct durable_subscription) : 0;
+	struct subscription *sub = durable_alloc(b, head, sizeof(*sub));
 
-	if (s->n_subscriptions >= b->config.limits.subscriptions_max)
-		return NULL;
-	sub = durable_alloc(b, s->durable ? sizeof(struct durable_subscription) : 0, sizeof(*sub));
 	if (!sub)
 		return NULL;
 	sub->sub.owner = s;
@@ -146,7 +149,7 @@ uint8_t session_subscribe(struct broker *b, struct session *s, struct bytes filt
 		return 0x80;
 	sub = find_subscription(b, s, filter);
 	had = sub;
-	if (!sub)
+	if (!sub && has_room(b, s))
 		sub = subscription_new(b, s, filter);
 	if (!sub)
 		return 0x80;
@@ -167,21 +170,20 @@ uint8_t session_subscribe(struct broker *b, struct session *s, struct bytes filt
 int session_restore_subscription(struct broker *b, struct session *s,
 				 const struct broker_commit_subscription *r)
 {
+	bool full = !has_room(b, s);
 	struct subscription *sub;
 
 	if (!mqtt_topic_filter_ok(r->filter) || r->qos > 2 || find_subscription(b, s, r->filter))
 		return -EBADMSG;
-	if (s->n_subscriptions >= b->config.limits.subscriptions_max) {
+	if (full)
 		broker_note(b, "not restored", session_id(s), "it has too many subscriptions");
-		return 0; /* it stays in storage until its session ends */
-	}
 	sub = subscription_new(b, s, r->filter);
 	if (!sub)
 		return -ENOMEM;
 	durable_restore_subscription(s, sub, r->number);
 	sub->sub.qos = r->qos;
-	if (!may_subscribe(b, s, r->filter))
-		subscription_free(b, s, sub);
+	if (full || !may_subscribe(b, s, r->filter))
+		subscription_free(b, s, sub); /* and its row goes */
 	else if (sys_is_topic(r->filter))
 		sys_subscribed(b, s, sub);
 	return 0;
