@@ -524,6 +524,15 @@ TEST_F(sealed, who_is_not_enrolled_any_more_is_dropped)
 	ASSERT_TRUE(client_got_sealed(&self->rx2, "21.5", &o));
 }
 
+TEST_F(sealed, who_was_revoked_meanwhile_is_dropped)
+{
+	self->world->rx1->roles = 0;
+	publish_and_crash(self);
+	fake_pass(self->fake, LAZY_MS);
+	ASSERT_FALSE(fake_durable_has_session(&self->fake->store.durable, "rx1"));
+	ASSERT_TRUE(fake_durable_has_session(&self->fake->store.durable, "rx2"));
+}
+
 TEST_F(sealed, what_was_revoked_meanwhile_is_not_converted)
 {
 	self->world->rx1_temp->gone = true;

@@ -60,7 +60,10 @@ void durable_found_free(struct broker *b)
 /* May it live on? Says why not. */
 static bool may_return(struct broker *b, struct bytes id)
 {
-	if (!b->config.plain && !directory_party(b->directory, id)) {
+	const struct directory_party *p =
+		b->config.plain ? NULL : directory_party(b->directory, id);
+
+	if (!b->config.plain && (!p || !p->roles)) {
 		broker_note(b, "not restored", id, "it is not enrolled any more");
 		return false;
 	}
