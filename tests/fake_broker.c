@@ -472,7 +472,7 @@ static void convert(struct fake_broker *f, struct broker_token_job *job)
 
 static void sign(struct fake_broker *f, struct broker_token_job *job)
 {
-	job->status = job->next && f->no_next ? BROKER_TOKEN_UNAVAILABLE : f->sign_status;
+	job->status = f->lacks[job->next] ? BROKER_TOKEN_UNAVAILABLE : f->sign_status;
 	if (job->status != BROKER_TOKEN_OK)
 		return;
 	ASSERT_EQ(p256_sign_digest(job->next ? f->next_key : f->key, job->input, job->output), 0);

@@ -74,7 +74,7 @@ struct fake_broker {
 	struct p256_point next_point;
 	struct p256_public *next_public;
 	bool next_expected; /* by the clients: in signatures, and in what they answer */
-	bool no_next;	    /* the token has no such key, or not as the next one */
+	bool lacks[2];	    /* the token: the broker's own key, the next one */
 
 	/* Jobs that are out. Verify jobs first come, first served. */
 	struct broker_verify *verify[FAKE_JOBS_MAX];

@@ -60,8 +60,6 @@ static void challenge(struct broker_conn *c)
 	bytes_write(&w, bytes_of(c->secure->r_b, sizeof(c->secure->r_b)));
 	bytes_write_u8(&w, c->level);
 	bytes_write_u8(&w, c->flags);
-	/* The signer uses this key now, too. */
-	memcpy(c->secure->broker_hash, directory_broker_hash(b->directory, b->wall_ms), HASH_BYTES);
 	c->state = CONN_CHALLENGED;
 	timer_arm(&b->wheel, &c->timer, b->mono_ms + b->config.limits.auth_timeout_ms);
 	if (signer_control(b, c, CONTROL_TOPIC_CHALLENGE, bytes_of(body, w.used), NULL, NULL))

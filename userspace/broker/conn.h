@@ -45,7 +45,7 @@ enum conn_pause {
 struct conn_secure {
 	struct broker_conn *conn;
 	uint8_t r_c[CONN_NONCE_BYTES], r_b[CONN_NONCE_BYTES];
-	uint8_t broker_hash[32]; /* of the key that signed its challenge */
+	uint8_t broker_hash[32]; /* of the key that signs its challenge: signer.c's */
 	struct p256_point key;	 /* by which it authenticated, once it has */
 	bool authenticated;
 	bool previous;		 /* its last signature was by its previous key */

@@ -22,6 +22,16 @@ static void ask(struct broker *b, struct signer_request *r)
 	b->ops.token(b->io, &r->job);
 }
 
+/* The one that is in use now: what was the next key once is the key by now and there is no next
+ * one, or the token has nothing but that one any more. */
+static void choose_key(struct broker *b, struct signer_request *r)
+{
+	r->job.next = directory_next_in_use(b->directory, b->wall_ms);
+	if (r->conn && r->conn->state == CONN_CHALLENGED) /* this is its challenge */
+		memcpy(r->conn->secure->broker_hash,
+		       directory_broker_hash(b->directory, b->wall_ms), HASH_BYTES);
+}
+
 static void retry_fired(struct timer *t)
 {
 	struct signer *s = container_of(t, struct signer, retry);
@@ -37,9 +47,7 @@ static void retry_fired(struct timer *t)
 			request_free(s->broker, r);
 			continue;
 		}
-		/* What was the next key then may be the key by now, and there is no next one. */
-		r->job.next = r->job.next &&
-			      directory_next_in_use(s->broker->directory, s->broker->wall_ms);
+		choose_key(s->broker, r);
 		ask(s->broker, r);
 	}
 	finish(s->broker); /* what waited behind one that was freed */
@@ -88,7 +96,7 @@ void signer_deinit(struct broker *b)
 static void submit(struct broker *b, struct signer_request *r, const uint8_t digest[HASH_BYTES])
 {
 	r->job.op = BROKER_TOKEN_SIGN;
-	r->job.next = directory_next_in_use(b->directory, b->wall_ms);
+	choose_key(b, r);
 	memcpy(r->job.input, digest, HASH_BYTES);
 	list_add_tail(&b->signer.requests, &r->link);
 	b->stats.signatures++;
