@@ -9,7 +9,6 @@ import os
 import random
 import re
 import signal
-import sqlite3
 import threading
 import time
 
@@ -23,79 +22,6 @@ KILLS = int(os.environ.get("KILLS", tap.rounds(4)))
 SENDERS = 3
 
 g = d = rnd = None
-
-
-class Distributor:
-    """Its token, hsmd and program. Bundles are made by deliver()."""
-
-    def __init__(self, g, name, downstream=None):
-        self.g, self.id, self.downstream = g, name, downstream
-        self.base = gateway.folder()
-        self.token = gateway.Token(self.base, name)
-        self.run_dir = os.path.join(self.base, "run")
-        os.mkdir(self.run_dir, 0o700)
-        self.state_dir = os.path.join(self.base, "state")
-        self.bundle = os.path.join(self.base, "bundle")
-        self.config = os.path.join(self.base, "distributor.conf")
-        self.limits = {}
-        public = os.path.join(self.base, "public.pem")
-        gateway.must(gateway.run([gateway.program("hsmd"), "keygen", *self.token.options(),
-                                  "--public", public], self.token.env))
-        g.manager.admin("enrol", "distributor", "--id", name, "--public", public)
-        self.process = self.hsmd = None
-
-    def deliver(self):
-        self.g.manager.admin("bundle", "distributor", "--id", self.id, "--out", self.bundle)
-
-    def write_config(self):
-        gateway.write(self.config, (
-            'manager-key = "%s"\nbundle = "bundle"\nstate-dir = "state"\nhsm-sockets = "run"\n'
-            'upstream = "%s:%d"\n%slimits {\n%s}\n') % (
-                self.g.manager.public, self.g.host, self.g.port,
-                self.downstream and 'downstream = "%s:%d"\n' % self.downstream.address or "",
-                "".join("\t%s = %s\n" % pair for pair in self.limits.items())))
-
-    def command(self, *args):
-        return gateway.run([gateway.program("distributor"), *args, "--config", self.config])
-
-    def start_hsmd(self):
-        self.hsmd = gateway.Process("distributor's hsmd", [
-            gateway.program("hsmd"), "run", *self.token.options(), "--socket-dir", self.run_dir,
-            "--workers", "2"], self.token.env, os.path.join(self.base, "hsmd.log"))
-        tap.eventually(lambda: os.path.exists(os.path.join(self.run_dir, "hsmd.1.sock")),
-                       "the distributor's hsmd runs", 20)
-
-    def start(self, wait=True):
-        self.write_config()
-        self.process = gateway.Process(self.id, [gateway.program("distributor"), "run", "--config",
-                                                 self.config],
-                                       log=os.path.join(self.base, "distributor.log"))
-        if wait:
-            self.wait_open()
-
-    def wait_open(self, count=1):
-        for role in ("upstream", "downstream") if self.downstream else ("broker",):
-            self.process.wait_text(r"%s=\S+ session=open" % role, count=count, seconds=40)
-
-    def reload(self):
-        pattern = r"^.*bundle=(in-force|refused|unchanged).*$"
-        n = len(re.findall(pattern, self.process.text(), re.M))
-        self.process.signal(signal.SIGHUP)
-        return self.process.wait_text(pattern, count=n + 1).group(0)
-
-    def counters(self):
-        n = len(re.findall(r"counters verifications=", self.process.text()))
-        self.process.signal(signal.SIGUSR1)
-        self.process.wait_text(r"counters verifications=", count=n + 1)
-        return {k: int(v) for k, v in re.findall(r" (\w+)=(\d+)", self.process.text())}
-
-    def rows(self):
-        db = sqlite3.connect("file:%s/distributor.db?mode=ro" % self.state_dir, uri=True)
-        try:
-            return db.execute("SELECT lookup, external, trace, from_ms, until_ms FROM external"
-                              ).fetchall()
-        finally:
-            db.close()
 
 
 def admin(*args):
@@ -116,7 +42,7 @@ def setup():
     for name in ("rx-a", "rx-b", "rx-acme", "rx-turn", "rx-late"):
         g.receiver(name)
     g.receiver("rx-inside", "plant", proof=True)
-    d = Distributor(g, "dist-1")
+    d = gateway.Distributor(g, "dist-1")
     admin("hop", "--scope", "plant", "--distributor", "dist-1")
     outlet("weather", "open/weather")
     outlet("acme", "acme", "--receiver", "rx-acme")
@@ -501,7 +427,7 @@ def broker_killed():
 def another_broker():
     "it publishes at another gateway's broker, and holds on to what that one does not take"
     h = gateway.Gateway(g.manager, "gw-2", workers=1)
-    other = Distributor(g, "dist-2", downstream=h)
+    other = gateway.Distributor(g, "dist-2", downstream=h)
     admin("hop", "--scope", "plant", "--distributor", "dist-2", "--gateway", g.id)
     h.enrol("receiver", "rx-far")
     admin("outlet", "add", "--name", "far", "--scope", "plant", "--distributor", "dist-2",

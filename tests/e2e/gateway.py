@@ -4,6 +4,8 @@
     Token     a SoftHSM token with a configuration of its own
     Manager   ssdtf-admin with its token and registry
     Gateway   a manager's gateway: ssdtf-hsmd and ssdtf-broker, their token, bundle, state
+    Distributor
+              ssdtf-distributor at a gateway's broker, with a hsmd and token of its own
     Process   a program that runs, with its output in a file
 
 Each process is stopped by its pid, each folder removed, whatever way the test program ends.
@@ -17,6 +19,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -402,6 +405,78 @@ class Gateway:
             return True
         except (TypeError, FileNotFoundError, ProcessLookupError):
             return False
+
+
+class Distributor:
+    """Its token, hsmd and program. Bundles are made by deliver()."""
+
+    def __init__(self, g, name, downstream=None):
+        self.g, self.id, self.downstream = g, name, downstream
+        self.base = folder()
+        self.token = Token(self.base, name)
+        self.run_dir = os.path.join(self.base, "run")
+        os.mkdir(self.run_dir, 0o700)
+        self.state_dir = os.path.join(self.base, "state")
+        self.bundle = os.path.join(self.base, "bundle")
+        self.config = os.path.join(self.base, "distributor.conf")
+        self.limits = {}
+        public = os.path.join(self.base, "public.pem")
+        must(run([program("hsmd"), "keygen", *self.token.options(), "--public", public],
+                 self.token.env))
+        g.manager.admin("enrol", "distributor", "--id", name, "--public", public)
+        self.process = self.hsmd = None
+
+    def deliver(self):
+        self.g.manager.admin("bundle", "distributor", "--id", self.id, "--out", self.bundle)
+
+    def write_config(self):
+        write(self.config, (
+            'manager-key = "%s"\nbundle = "bundle"\nstate-dir = "state"\nhsm-sockets = "run"\n'
+            'upstream = "%s:%d"\n%slimits {\n%s}\n') % (
+                self.g.manager.public, self.g.host, self.g.port,
+                self.downstream and 'downstream = "%s:%d"\n' % self.downstream.address or "",
+                "".join("\t%s = %s\n" % pair for pair in self.limits.items())))
+
+    def command(self, *args):
+        return run([program("distributor"), *args, "--config", self.config])
+
+    def start_hsmd(self):
+        self.hsmd = Process("distributor's hsmd", [
+            program("hsmd"), "run", *self.token.options(), "--socket-dir", self.run_dir,
+            "--workers", "2"], self.token.env, os.path.join(self.base, "hsmd.log"))
+        tap.eventually(lambda: os.path.exists(os.path.join(self.run_dir, "hsmd.1.sock")),
+                       "the distributor's hsmd runs", 20)
+
+    def start(self, wait=True):
+        self.write_config()
+        self.process = Process(self.id, [program("distributor"), "run", "--config", self.config],
+                               log=os.path.join(self.base, "distributor.log"))
+        if wait:
+            self.wait_open()
+
+    def wait_open(self, count=1):
+        for role in ("upstream", "downstream") if self.downstream else ("broker",):
+            self.process.wait_text(r"%s=\S+ session=open" % role, count=count, seconds=40)
+
+    def reload(self):
+        pattern = r"^.*bundle=(in-force|refused|unchanged).*$"
+        n = len(re.findall(pattern, self.process.text(), re.M))
+        self.process.signal(signal.SIGHUP)
+        return self.process.wait_text(pattern, count=n + 1).group(0)
+
+    def counters(self):
+        n = len(re.findall(r"counters verifications=", self.process.text()))
+        self.process.signal(signal.SIGUSR1)
+        self.process.wait_text(r"counters verifications=", count=n + 1)
+        return {k: int(v) for k, v in re.findall(r" (\w+)=(\d+)", self.process.text())}
+
+    def rows(self):
+        db = sqlite3.connect("file:%s/distributor.db?mode=ro" % self.state_dir, uri=True)
+        try:
+            return db.execute("SELECT lookup, external, trace, from_ms, until_ms FROM external"
+                              ).fetchall()
+        finally:
+            db.close()
 
 
 class Proxy:
