@@ -157,8 +157,10 @@ static void on_published(void *ctx, int mid)
 	if (!m)
 		return; /* a report of ours, or one that was sealed anew since */
 	p->progress_ms = now_ms(p);
-	if (p->options.qos)
+	if (p->options.qos) {
+		log_debug("acknowledged: counter=%" PRIu64, m->counter);
 		ssdtf_acknowledged(&p->party.client, m->counter);
+	}
 	outbox_mark_done(&p->outbox, m);
 }
 
