@@ -481,12 +481,20 @@ TEST_F(up, only_while_it_is_valid)
 	world_apply(self->world);
 	ASSERT_TRUE(refused(self, &s, CONTROL_NO_KEY_ID));
 	self->outlet->not_after_ms = 0;
-	self->world->temp->not_after_ms = self->fake->wall_ms;
-	world_apply(self->world);
-	ASSERT_TRUE(refused(self, &s, CONTROL_NO_KEY_ID));
-	self->world->temp->not_after_ms = 0;
 	world_apply(self->world);
 	ASSERT_TRUE(taken(self, &s));
+}
+
+/* The sender has been told that it is taken, and will not seal it to the new key. */
+TEST_F(up, of_a_key_id_that_has_run_out)
+{
+	struct fake_sealed s;
+
+	say_and_distribute(self, "21.5", self->outlet, ORIGIN, &s);
+	self->world->temp->not_after_ms = self->fake->wall_ms;
+	world_apply(self->world);
+	ASSERT_TRUE(taken(self, &s));
+	ASSERT_TRUE(got(self, &self->rx1, "21.5", self->rx1_outlet, ORIGIN));
 }
 
 static bool malformed(struct fixture_up *self, const struct fake_sealed *good, size_t at,
@@ -552,27 +560,23 @@ TEST_F(up, the_last_level)
 	ASSERT_EQ(p.payload.p[ENVELOPE_FIXED_BYTES - 1], last);
 }
 
-/* Whoever distributes cannot seal anew: a context is retired where its sender is, and what that
- * broker took before goes on. */
-TEST_F(up, retired_where_the_sender_is)
+/* What was taken before its context was retired gets through: its sender will not seal it anew. Nor
+ * is the context good again for that. */
+TEST_F(up, of_a_context_that_is_retired)
 {
-	struct fake_sealed s;
+	struct fake_sealed s, late;
 
 	say_and_distribute(self, "21.5", self->outlet, ORIGIN, &s);
-	ASSERT_TRUE(taken(self, &s));
-	ASSERT_TRUE(got(self, &self->rx1, "21.5", self->rx1_outlet, ORIGIN));
-	distribute(self, self->outlet, ANOTHER, &s);
+	client_seal(&self->dev1, self->world->temp, TOPIC, "21.6", 1, false, &late);
 	world_revoke(self->world, self->world->rx2_temp);
 	world_apply(self->world);
 	ASSERT_TRUE(taken(self, &s));
-	ASSERT_TRUE(got(self, &self->rx1, "21.5", self->rx1_outlet, ANOTHER));
-	client_publish(&self->dev1, self->world->temp, TOPIC, "21.6", 0);
-	fake_settle(self->fake);
-	ASSERT_EQ(fake_stats(self->fake).refused[CONTROL_RETIRED], 1);
+	ASSERT_TRUE(got(self, &self->rx1, "21.5", self->rx1_outlet, ORIGIN));
+	ASSERT_TRUE(refused_of(self, &self->dev1, &late, CONTROL_RETIRED));
 	client_new_context(&self->dev1, self->world->temp);
-	say_and_distribute(self, "21.6", self->outlet, ANOTHER, &s);
+	say_and_distribute(self, "21.6", self->outlet, ORIGIN, &s);
 	ASSERT_TRUE(taken(self, &s));
-	ASSERT_TRUE(got(self, &self->rx1, "21.6", self->rx1_outlet, ANOTHER));
+	ASSERT_TRUE(got(self, &self->rx1, "21.6", self->rx1_outlet, ORIGIN));
 }
 
 /* --- counters --------------------------------------------------------------------------------- */

@@ -608,16 +608,20 @@ static bool covers(const struct bytes *filters, unsigned n, struct bytes topic)
 	return false;
 }
 
-/* NULL: unknown, not yet or no longer valid, or nothing is. */
+/* NULL: unknown, or nothing is in force. */
+static const struct directory_scope *scope_known(const struct directory *d, uint32_t key_id,
+						 uint64_t wall_ms)
+{
+	return directory_in_force(d, wall_ms) ? directory_scope(d, key_id) : NULL;
+}
+
+/* NULL: not yet or no longer valid, too. */
 static const struct directory_scope *scope_in_force(const struct directory *d, uint32_t key_id,
 						    uint64_t wall_ms)
 {
-	const struct directory_scope *s = directory_scope(d, key_id);
+	const struct directory_scope *s = scope_known(d, key_id, wall_ms);
 
-	return s && directory_in_force(d, wall_ms) &&
-			       record_valid_at(s->not_before_ms, s->not_after_ms, wall_ms)
-		       ? s
-		       : NULL;
+	return s && record_valid_at(s->not_before_ms, s->not_after_ms, wall_ms) ? s : NULL;
 }
 
 enum directory_verdict directory_permits(const struct directory *d, const struct directory_party *p,
@@ -639,7 +643,7 @@ enum directory_verdict directory_permits_raised(const struct directory *d,
 						const uint8_t grant_id[GRANT_ID_BYTES],
 						struct bytes topic, uint64_t wall_ms)
 {
-	const struct directory_scope *s = scope_in_force(d, key_id, wall_ms);
+	const struct directory_scope *s = scope_known(d, key_id, wall_ms);
 	const struct directory_outlet *o = find_outlet(d, grant_id);
 
 	if (!s)

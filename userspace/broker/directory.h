@@ -159,7 +159,8 @@ enum directory_verdict {
  * scope.) */
 enum directory_verdict directory_permits(const struct directory *d, const struct directory_party *p,
 					 uint32_t key_id, struct bytes topic, uint64_t wall_ms);
-/* The same above level 0: what it converted by grant_id (PROTOCOL 12). */
+/* The same above level 0: what it converted by grant_id (PROTOCOL 12). It was taken from its sender
+ * before, so this grant's time counts and not that in which the key id may be sealed to. */
 enum directory_verdict directory_permits_raised(const struct directory *d,
 						const struct directory_party *p, uint32_t key_id,
 						const uint8_t grant_id[GRANT_ID_BYTES],
