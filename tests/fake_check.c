@@ -190,7 +190,8 @@ static void check_waiting(struct broker *b, struct session *s)
 		    (d->durable && d->qos == 2 && !durable_is_stored(b, durable_of(d)) &&
 		     (b->commit.out || b->starved)) ||
 		    (!b->config.plain && (!directory_in_force(b->directory, b->wall_ms) ||
-					  s->conn->secure->updates.pending)));
+					  s->conn->secure->updates.pending ||
+					  timer_armed(&s->conn->secure->updates.awaited))));
 }
 
 void fake_check_settled(struct fake_broker *f)

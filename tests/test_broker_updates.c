@@ -267,6 +267,43 @@ TEST_F(up, before_deliveries_when_it_asks)
 	ASSERT_TRUE(got_by(&self->rx1, "21.5", g));
 }
 
+/* What was queued while it was away waits until it asks, as it did before, also across a crash. */
+TEST_F(up, before_what_was_queued)
+{
+	ASSERT_TRUE(client_up_persistent(&self->rx1));
+	ASSERT_EQ(client_subscribe(&self->rx1, TOPIC, 1), 1);
+	for (unsigned i = 0; i < 3; i++) {
+		struct world_grant *g = new_grant(self);
+		uint64_t serial, had = self->world->update_serial;
+		struct fake_opened o = { 0 };
+
+		ask(self, &self->rx1, had);
+		client_send_empty(&self->rx1, MQTT_DISCONNECT);
+		g->not_before_ms = 1 + i;
+		serial = world_state_grant(self->world, g);
+		world_apply(self->world);
+		client_new_context(&self->dev1, self->world->temp);
+		send(self, "21.5");
+		fake_settle(self->fake);
+		if (i == 1) {
+			world_restart(self->world);
+			ASSERT_TRUE(client_up(&self->dev1));
+		}
+		ASSERT_TRUE(client_resumes(&self->rx1, true));
+		fake_settle(self->fake);
+		ASSERT_TRUE(client_got_nothing(&self->rx1));
+		if (i < 2) {
+			ask(self, &self->rx1, had);
+			ASSERT_TRUE(next_is(&self->rx1, serial));
+		} else {
+			fake_pass(self->fake, UPDATES_AWAITED_MS + 100); /* it does without */
+		}
+		ASSERT_TRUE(client_got_sealed(&self->rx1, "21.5", &o) && o.grant == g);
+		client_send_ack(&self->rx1, MQTT_PUBACK, o.publish.packet_id);
+		fake_settle(self->fake);
+	}
+}
+
 /* Deliveries wait only as long as there is something to be told. */
 TEST_F(up, deliveries_go_on)
 {

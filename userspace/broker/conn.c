@@ -32,7 +32,7 @@ static struct broker_conn *conn_new(struct broker *b)
 		c->secure->conn = c;
 		list_init(&c->secure->acks);
 		list_init(&c->secure->commit_wait);
-		list_init(&c->secure->updates.ready);
+		updates_conn_init(&c->secure->updates);
 		timer_init(&c->secure->errors, errors_fired);
 	}
 	return c;
@@ -88,7 +88,7 @@ static void forget(struct broker_conn *c, bool publish_will)
 	replies_close(c);
 	if (c->secure) {
 		acks_close(c);
-		list_del(&c->secure->updates.ready);
+		updates_close(b, c);
 		timer_cancel(&b->wheel, &c->secure->errors);
 	}
 	c->state = CONN_CLOSED;
@@ -346,6 +346,7 @@ bool conn_attach(struct broker_conn *c)
 		timer_arm(&b->wheel, &c->timer, b->mono_ms + c->keepalive_ms);
 	else
 		timer_cancel(&b->wheel, &c->timer);
+	updates_open(b, c);
 	session_mark_dirty(b, s);
 	resend_releases(c);
 	return c->state == CONN_OPEN;

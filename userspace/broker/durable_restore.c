@@ -117,6 +117,7 @@ int broker_restore_session(struct broker *b, const struct broker_commit_session 
 	if (r->number > b->durable.session_last)
 		b->durable.session_last = r->number;
 	f->session->outgoing.id_last = f->session->durable->packet_id = r->packet_id;
+	f->session->updates.asks = true; /* perhaps */
 	f->session->party = b->config.plain ? NULL : directory_party(b->directory, id);
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include "userspace/broker/incoming.h"
 #include "userspace/broker/outgoing.h"
 #include "userspace/broker/table.h"
+#include "userspace/broker/updates.h"
 #include "userspace/crypto/grant.h"
 #include "userspace/mqtt/packet.h"
 #include "userspace/mqtt/trie.h"
@@ -46,6 +47,7 @@ struct session {
 	size_t bytes;	   /* of all deliveries */
 	size_t pipeline_bytes;
 	unsigned n_pipeline; /* converting or signing */
+	struct updates_session updates;
 	struct outgoing outgoing;
 	struct incoming *incoming;
 	struct list dirty;   /* in sessions.dirty: has something to start */

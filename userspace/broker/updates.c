@@ -22,6 +22,36 @@ static struct updates_conn *of(struct broker_conn *c)
 	return &c->secure->updates;
 }
 
+static struct broker_conn *conn_of(struct updates_conn *u)
+{
+	return container_of(u, struct conn_secure, updates)->conn;
+}
+
+static void awaited_fired(struct timer *t)
+{
+	struct broker_conn *c = conn_of(container_of(t, struct updates_conn, awaited));
+
+	session_mark_dirty(c->broker, c->session);
+}
+
+void updates_conn_init(struct updates_conn *u)
+{
+	list_init(&u->ready);
+	timer_init(&u->awaited, awaited_fired);
+}
+
+void updates_open(struct broker *b, struct broker_conn *c)
+{
+	if (c->secure && c->session->updates.asks)
+		timer_arm(&b->wheel, &of(c)->awaited, b->mono_ms + UPDATES_AWAITED_MS);
+}
+
+void updates_close(struct broker *b, struct broker_conn *c)
+{
+	list_del(&of(c)->ready);
+	timer_cancel(&b->wheel, &of(c)->awaited);
+}
+
 static void get_ready(struct broker *b, struct broker_conn *c)
 {
 	if (of(c)->pending && !of(c)->out && list_empty(&of(c)->ready))
@@ -35,11 +65,12 @@ static void told(struct broker_conn *c)
 	list_del(&of(c)->ready);
 }
 
-/* Is there a grant that it was not sent? */
+/* Is there a grant that it does not have? */
 static bool owes_grants(const struct broker *b, const struct broker_conn *c)
 {
 	return stated_any(&b->directory->stated, STATEMENT_GRANT, conn_id(c),
-			  c->secure->updates.had);
+			  c->secure->updates.asked ? c->secure->updates.had
+						   : c->session->updates.had);
 }
 
 /* The connection has it; what comes behind it may go. */
@@ -139,8 +170,10 @@ bool updates_ask(struct broker *b, struct broker_conn *c, struct bytes body)
 
 	if (!control_numbered(&r, c, &of(c)->next))
 		return false;
+	c->session->updates = (struct updates_session){ true, had };
 	if (!conn_budget(c))
 		return true;
+	timer_cancel(&b->wheel, &of(c)->awaited);
 	of(c)->asked = true;
 	of(c)->had = had;
 	if (stated_last(&b->directory->stated) > had) {
@@ -171,7 +204,7 @@ bool updates_told(struct broker *b, struct broker_conn *c)
 {
 	if (of(c)->pending && !of(c)->out && !crowded(b) && !serve(b, c))
 		b->starved = true;
-	return !of(c)->pending || !owes_grants(b, c);
+	return !(of(c)->pending || timer_armed(&of(c)->awaited)) || !owes_grants(b, c);
 }
 
 void updates_room(struct broker *b, struct broker_conn *c)
@@ -190,7 +223,7 @@ void updates_turn(struct broker *b)
 		u->more = n++ == TURN_MAX;
 		if (u->more)
 			return;
-		if (!serve(b, container_of(next, struct conn_secure, updates)->conn)) {
+		if (!serve(b, conn_of(next))) {
 			b->starved = true;
 			return;
 		}
