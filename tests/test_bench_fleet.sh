@@ -36,7 +36,8 @@ if ((EUID)) || ! unshare --net --pid --mount --fork true 2>/dev/null; then
 fi
 refuses 73 'No such file or directory' --json "$work/none/json"
 rounds=$(tap_rounds 2)
-"$bench" fleet --devices 100,300 --rounds "$rounds" --json "$work/json" >"$work/out" 2>"$work/err" &&
+"$bench" fleet --devices 100,300 --rounds "$rounds" --json "$work/json" >"$work/out" \
+	2>"$work/err" &&
 	/usr/bin/python3 - "$work/json" "$rounds" <<'END'
 import json, sys
 with open(sys.argv[1], encoding="utf-8") as f:

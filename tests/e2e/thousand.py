@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import selectors
+import tempfile
 import threading
 import time
 
@@ -39,6 +40,8 @@ def setup():
     global g, manager, fleet, late
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)  # a socket for each device
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    if os.access("/dev/shm", os.W_OK):
+        tempfile.tempdir = "/dev/shm"  # thousands of small files, and what syncs them
     g = gateway.Gateway()
     manager = serialization.load_pem_public_key(gateway.read(g.manager.public))
     g.scope("plant", "plant/#")
