@@ -6,7 +6,7 @@
  * The gateway is the real one (bench/lab/site.h: token, ssdtf-hsmd, ssdtf-broker). Its bundle is
  * made here instead of by ssdtf-admin, with as many true records in it: FLEET_SCOPES scopes, N
  * devices that may each publish under one of them, and receivers that hold a grant for every scope,
- * N grants in all. Every point is on the curve and another one, since the broker looks. All grants
+ * N grants in all. Every point is on the curve and another one, as a manager's are. All grants
  * carry the one wrapped key that the site's token can unwrap: it is not converted here.
  *
  * JSON (--json): what bench/lab/results.h begins with, and
