@@ -3,7 +3,6 @@
 
 #include <argp.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -128,22 +127,15 @@ static double now_s(void)
 }
 
 /* Once it has come to rest: what it needed for a moment is not its size. */
-static double rss_kib(pid_t pid)
+static double rss_kib(const struct child *broker)
 {
 	const struct timespec rest = { 0, REST_MS * 1000000 };
-	char path[64], line[256];
-	uint64_t kib = 0;
-	FILE *f;
+	uint64_t kib;
 
 	(void)nanosleep(&rest, NULL); /* cut short, it is a little early */
-	(void)snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f) && sscanf(line, "Rss: %" SCNu64, &kib) != 1)
-		;
-	if (f)
-		(void)fclose(f);
+	kib = child_rss_kib(broker);
 	if (!kib)
-		exit_with(EX_OSERR, "%s has no resident size", path);
+		exit_with(EX_OSERR, "/proc/%d: no resident size", (int)broker->pid);
 	return (double)kib;
 }
 
@@ -210,12 +202,12 @@ static void round_run(const struct site *s, struct fleet_bundle *b, const struct
 	if (err)
 		exit_with(EX_OSERR, "%s: %s", p->program, strerror(-err));
 	e->start_s[r] = await(&broker, p->log, "ready: listening", from);
-	e->rss_kib[r] = rss_kib(broker.pid);
+	e->rss_kib[r] = rss_kib(&broker);
 	fleet_bundle_write(b, 2, p->bundle);
 	from = now_s();
 	(void)kill(broker.pid, SIGHUP); /* it is our child: it is there until it is waited for */
 	e->reload_s[r] = await(&broker, p->log, "event=bundle serial=2", from);
-	e->reloaded_rss_kib[r] = rss_kib(broker.pid);
+	e->reloaded_rss_kib[r] = rss_kib(&broker);
 	child_stop(&broker);
 }
 

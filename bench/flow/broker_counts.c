@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,22 +97,5 @@ void broker_answer(struct broker_process *b, struct broker_counts *ret_c)
 
 uint64_t broker_rss_kib(const struct broker_process *b)
 {
-	char path[64], line[256];
-	uint64_t kib = 0;
-	FILE *f;
-
-	/* Of the roll-up: what status says is off by the kernel's per-CPU counters. */
-	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)b->child.pid);
-	f = fopen(path, "re");
-	if (!f) {
-		snprintf(path, sizeof(path), "/proc/%d/status", (int)b->child.pid);
-		f = fopen(path, "re");
-	}
-	while (f && !kib && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "Rss: %" SCNu64, &kib) != 1)
-			(void)sscanf(line, "VmRSS: %" SCNu64, &kib);
-	}
-	if (f)
-		(void)fclose(f);
-	return kib;
+	return child_rss_kib(&b->child);
 }

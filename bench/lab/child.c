@@ -2,6 +2,7 @@
 #include "bench/lab/child.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <sched.h>
@@ -145,6 +146,28 @@ int child_wait(struct child *c)
 		;
 	c->pid = 0;
 	return code_of(status);
+}
+
+uint64_t child_rss_kib(const struct child *c)
+{
+	char path[64], line[256];
+	uint64_t kib = 0;
+	FILE *f;
+
+	/* Of the roll-up: what status says is off by the kernel's per-CPU counters. */
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)c->pid);
+	f = fopen(path, "re");
+	if (!f) {
+		snprintf(path, sizeof(path), "/proc/%d/status", (int)c->pid);
+		f = fopen(path, "re");
+	}
+	while (f && !kib && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Rss: %" SCNu64, &kib) != 1)
+			(void)sscanf(line, "VmRSS: %" SCNu64, &kib);
+	}
+	if (f)
+		(void)fclose(f);
+	return kib;
 }
 
 bool child_ended(struct child *c)

@@ -43,6 +43,8 @@ int child_fork(const struct child_place *where, const char *name, int (*run)(voi
 /* Waits for it; its exit code, or 128 and the signal. */
 int child_wait(struct child *c);
 bool child_ended(struct child *c);
+/* Its resident memory, KiB; 0 where the kernel does not tell. */
+uint64_t child_rss_kib(const struct child *c);
 /* SIGTERM to it, and after a while SIGKILL. */
 void child_stop(struct child *c);
 
